@@ -8,6 +8,20 @@ use std::borrow::Cow;
 use usher_proto::subject_key::{self, address, phone};
 use usher_proto::{Json, Key};
 
+/// True for a text of the form of Clerk's ids of users and organizations.
+pub fn is_id(text: &str) -> bool {
+    is_user_id(text) || text.strip_prefix("org_").is_some_and(is_id_rest)
+}
+
+/// True for a text of the form of Clerk's ids of users.
+pub fn is_user_id(text: &str) -> bool {
+    text.strip_prefix("user_").is_some_and(is_id_rest)
+}
+
+fn is_id_rest(rest: &str) -> bool {
+    !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 /// Returns the key of an event of type `kind`. If the event identifies no user or object, its key is the id of the
 /// delivery; then the event is not ordered relative to any other.
 pub fn key(kind: &str, data: Option<Json<'_>>, instance_id: Option<&str>, svix_id: &str) -> Key {

@@ -10,5 +10,5 @@ pub mod event_types;
 pub mod samples;
 pub mod test_recipients;
 
-pub use key::key;
+pub use key::{is_id, is_user_id, key};
 pub use user::{fields, name, primary_address, primary_email, primary_phone, snapshot, updated_at};

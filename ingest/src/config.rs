@@ -14,7 +14,11 @@ use usher_service::{listen, settings};
 
 use crate::published;
 use crate::sources::clerk::ClerkSource;
+use crate::sources::nylas::{self, NylasSource};
 use crate::sources::resend::{self, ResendSource};
+use crate::sources::secrets::setting;
+use crate::sources::standard::StandardSource;
+use crate::sources::stripe::{self, StripeSource};
 
 /// Interval between checks that the log is reachable.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -53,6 +57,12 @@ pub struct IngestConfig {
     pub clerk: ClerkSource,
     /// Resend's signing secrets. `None` disables this source.
     pub resend: Option<ResendSource>,
+    /// Stripe's signing secrets. `None` disables this source.
+    pub stripe: Option<StripeSource>,
+    /// Nylas' signing secrets. `None` disables this source.
+    pub nylas: Option<NylasSource>,
+    /// The senders that are configured by name.
+    pub standard: Vec<StandardSource>,
     /// The secrets that sign unsubscribe links. `None` disables these links.
     pub unsubscribe: Option<UnsubscribeSecrets>,
 }
@@ -70,9 +80,12 @@ impl IngestConfig {
         let kafka = usher_eventlog::kafka_properties(environment)?;
         let clerk = ClerkSource::from_environment(environment)?;
         let resend = ResendSource::from_environment(environment)?;
+        let stripe = StripeSource::from_environment(environment)?;
+        let nylas = NylasSource::from_environment(environment)?;
+        let standard = StandardSource::all_from_environment(environment)?;
         let unsubscribe = environment.get(SECRETS)?.map(|text| UnsubscribeSecrets::parse(&text)).transpose();
         let unsubscribe = unsubscribe.map_err(|error| ConfigError::new(SECRETS, error))?;
-        Ok(Self { listen, admin, log, kafka, layout, clerk, resend, unsubscribe })
+        Ok(Self { listen, admin, log, kafka, layout, clerk, resend, stripe, nylas, standard, unsubscribe })
     }
 
     /// Returns the setting of the signing secret that an instance of a sender lacks. `None` if it is set, or if the
@@ -82,9 +95,21 @@ impl IngestConfig {
             Source::Clerk => self.clerk.unset(instance),
             Source::Resend => match &self.resend {
                 Some(resend) => resend.unset(instance),
-                None => Some(resend::setting(instance)),
+                None => Some(setting(resend::VARIABLE, instance)),
             },
-            Source::Stripe | Source::Nylas | Source::Usher | Source::Schedule | Source::Sender(_) => None,
+            Source::Stripe => match &self.stripe {
+                Some(stripe) => stripe.unset(instance),
+                None => Some(setting(stripe::VARIABLE, instance)),
+            },
+            Source::Nylas => match &self.nylas {
+                Some(nylas) => nylas.unset(instance),
+                None => Some(setting(nylas::VARIABLE, instance)),
+            },
+            Source::Sender(name) => match self.standard.iter().find(|sender| sender.name() == name) {
+                Some(sender) => sender.unset(instance),
+                None => Some(setting(&name.setting("SECRET"), instance)),
+            },
+            Source::Usher | Source::Schedule => None,
         }
     }
 

@@ -22,6 +22,9 @@ pub(crate) enum Refusal {
     /// No signing secret is configured for the instance.
     #[error("no signing secret is configured for this instance")]
     NoSuchInstance,
+    /// The instance answers challenges, and has no signing secret yet.
+    #[error("the signing secret of this endpoint is not configured yet")]
+    NoSecretYet,
     /// The named header is missing.
     #[error("the header {0} is missing")]
     HeaderMissing(&'static str),
@@ -51,10 +54,11 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Returns a refusal of every kind that is counted, for metrics that exist before they first count. Refusals with the
     /// same code are neighbours.
-    pub(crate) const fn every() -> [Self; 13] {
+    pub(crate) const fn every() -> [Self; 14] {
         [
             Self::NoSuchSource,
             Self::NoSuchInstance,
+            Self::NoSecretYet,
             Self::HeaderMissing(""),
             Self::HeaderMalformed(""),
             Self::NotVerified(signature::SignatureRefusal::MalformedTimestamp),
@@ -75,6 +79,7 @@ impl Refusal {
             Self::NoSuchPath => "no_such_path",
             Self::NoSuchSource => "no_such_source",
             Self::NoSuchInstance => "no_such_instance",
+            Self::NoSecretYet => "no_secret_yet",
             Self::HeaderMissing(_) => "header_missing",
             Self::HeaderMalformed(_) => "header_malformed",
             Self::NotVerified(_) => "not_verified",
@@ -94,7 +99,7 @@ impl Refusal {
             }
             Self::NotVerified(_) => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::NotKept => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSecretYet | Self::Busy | Self::NotKept => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

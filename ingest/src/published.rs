@@ -13,7 +13,13 @@ const PUBLISHED: [&str; 3] = [
 ];
 
 /// Settings that hold signing secrets of senders. Those of named instances begin with the same names.
-const SIGNING: [&str; 2] = ["CLERK_WEBHOOK_SIGNING_SECRET", "RESEND_WEBHOOK_SECRET"];
+const SIGNING: [&str; 5] = [
+    "CLERK_WEBHOOK_SIGNING_SECRET",
+    "RESEND_WEBHOOK_SECRET",
+    "STRIPE_WEBHOOK_SECRET",
+    "NYLAS_WEBHOOK_SECRET",
+    usher_proto::source::SENDER_SETTINGS,
+];
 
 /// The destinations: the setting of the key, the setting of the base URL, and the key that the lab
 /// and `docker-compose.yml` use.
@@ -145,9 +151,14 @@ mod tests {
     #[test]
     fn every_setting_that_holds_a_signing_secret_is_looked_at() {
         let real = Environment::from_vars([("RESEND_API_KEY", "re_live")]);
-        for variable in
-            ["CLERK_WEBHOOK_SIGNING_SECRET_STAGING", "RESEND_WEBHOOK_SECRET", "CLERK_WEBHOOK_SIGNING_SECRET"]
-        {
+        for variable in [
+            "CLERK_WEBHOOK_SIGNING_SECRET_STAGING",
+            "RESEND_WEBHOOK_SECRET",
+            "CLERK_WEBHOOK_SIGNING_SECRET",
+            "STRIPE_WEBHOOK_SECRET",
+            "NYLAS_WEBHOOK_SECRET_STAGING",
+            "USHER_SOURCE_ACME_SECRET",
+        ] {
             for secret in PUBLISHED {
                 let error = refuse_beside_real_destinations(&real.clone().with(variable, format!("{OWN} {secret}")));
                 assert!(error.expect_err("refused").to_string().starts_with(&format!("{variable}: ")));

@@ -57,6 +57,10 @@ impl RefusalCause {
                 "no signing secret is configured for this instance: set it with the instance's name behind, or mend the \
                  endpoint's address at the sender",
             ),
+            Refusal::NoSecretYet => (
+                "no_secret_yet",
+                "the endpoint only answers challenges so far: set its signing secret, which the sender has now shown",
+            ),
             Refusal::NoSuchSource => {
                 ("no_such_source", "no such source is configured: mend the endpoint's address at the sender")
             }

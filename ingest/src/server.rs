@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -55,8 +56,8 @@ pub(crate) struct Ingest {
 pub fn router(config: &IngestConfig, log: Arc<dyn Log>, registry: &Registry) -> Result<Router, prometheus::Error> {
     let ingest = Arc::new(Ingest::new(config, log, registry)?);
     Ok(Router::new()
-        .route("/webhooks/{source}", post(default_instance).get(posted_only))
-        .route("/webhooks/{source}/{instance}", post(named_instance).get(posted_only))
+        .route("/webhooks/{source}", post(default_instance).get(default_get))
+        .route("/webhooks/{source}/{instance}", post(named_instance).get(named_get))
         .route(
             &format!("{}/{{token}}", usher_proto::unsubscribe::PATH),
             get(unsubscribe::confirm_page).post(unsubscribe::unsubscribe),
@@ -65,8 +66,33 @@ pub fn router(config: &IngestConfig, log: Arc<dyn Log>, registry: &Registry) -> 
         .with_state(ingest))
 }
 
+/// Longest challenge that is answered, in bytes.
+const MAX_CHALLENGE: usize = 256;
+
+/// The query of a GET request at the address of webhooks.
+#[derive(serde::Deserialize)]
+struct Challenge {
+    challenge: Option<String>,
+}
+
+async fn default_get(
+    State(ingest): State<Arc<Ingest>>,
+    Path(source): Path<String>,
+    query: Result<Query<Challenge>, QueryRejection>,
+) -> Response {
+    ingest.challenged(&source, Instance::DEFAULT, query)
+}
+
+async fn named_get(
+    State(ingest): State<Arc<Ingest>>,
+    Path((source, instance)): Path<(String, String)>,
+    query: Result<Query<Challenge>, QueryRejection>,
+) -> Response {
+    ingest.challenged(&source, &instance, query)
+}
+
 /// Answers somebody who opens the address of webhooks in a browser.
-async fn posted_only() -> Response {
+fn posted_only() -> Response {
     let text = "This is where webhooks are posted, each signed by its sender. There is nothing to see.\n";
     (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")], text).into_response()
 }
@@ -112,7 +138,8 @@ impl Ingest {
         let started = Instant::now();
         let _under_way = InFlightGuard::new(&self.metrics.in_flight);
         let sender = self.senders.find(source);
-        let ahead = seconds_ahead(request.headers());
+        let signed_at = sender.and_then(|sender| sender.signed_at(request.headers()));
+        let ahead = signed_at.map(|seconds| seconds.saturating_sub(clock::wall().seconds()));
         let result = match sender {
             None => {
                 discard(request.into_body()).await;
@@ -136,6 +163,22 @@ impl Ingest {
         match result {
             Ok(()) => StatusCode::NO_CONTENT.into_response(),
             Err(refusal) => refusal.into_response(),
+        }
+    }
+
+    /// Answers the challenge of a sender that asks for one, with exactly its characters, as a text that no browser takes
+    /// for a page. Anybody can ask, so only short and plain challenges are answered.
+    fn challenged(&self, source: &str, instance: &str, query: Result<Query<Challenge>, QueryRejection>) -> Response {
+        let is_asked_for = self.senders.find(source).is_some_and(|sender| sender.answers_challenges(instance));
+        let challenge = query.ok().and_then(|Query(query)| query.challenge);
+        let is_plain =
+            |text: &String| (1..=MAX_CHALLENGE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        match challenge.filter(is_plain) {
+            Some(challenge) if is_asked_for => {
+                let headers = [(header::CONTENT_TYPE, "text/plain"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+                (headers, challenge).into_response()
+            }
+            Some(_) | None => posted_only(),
         }
     }
 
@@ -215,13 +258,6 @@ pub(crate) async fn discard(mut body: Body) {
     };
     // A slower sender is disconnected.
     let _ = tokio::time::timeout(DISCARD_DEADLINE, reading).await;
-}
-
-/// Returns the number of seconds by which the signed timestamp of a request is ahead of our clock.
-fn seconds_ahead(headers: &HeaderMap) -> Option<i64> {
-    let names = ["svix-timestamp", "webhook-timestamp"];
-    let signed: i64 = names.iter().find_map(|name| headers.get(*name))?.to_str().ok()?.parse().ok()?;
-    Some(signed.saturating_sub(clock::wall().seconds()))
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {

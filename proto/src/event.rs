@@ -70,9 +70,12 @@ impl Event {
         self.subject.instance()
     }
 
-    /// Returns the `data` of the body as it was sent; `None` if the body is not JSON or has no `data`.
+    /// Returns the `data` of the body as it was sent; `None` if the body is not JSON or has no `data`. A sender that has
+    /// no code of its own need not divide its bodies so: without a `data`, it is the whole body.
     pub fn data(&self) -> Option<Json<'_>> {
-        Json::read(std::str::from_utf8(&self.body).ok()?)?.get("data")
+        let body = Json::read(std::str::from_utf8(&self.body).ok()?)?;
+        let whole = matches!(self.source, Source::Sender(_)).then_some(body);
+        body.get("data").or(whole)
     }
 
     /// Returns the identity of this event among the events of all senders and instances.
@@ -129,12 +132,7 @@ impl Event {
         if id.is_empty() || id.len() > MAX_ID || id.contains(char::is_control) {
             return Err(NotAnEvent::Unreadable(headers::EVENT_ID));
         }
-        let provenance = record
-            .headers
-            .iter()
-            .filter(|(name, _)| headers::SVIX.contains(&name.as_str()) || name == headers::TRACEPARENT)
-            .cloned()
-            .collect();
+        let provenance = record.headers.iter().filter(|(name, _)| headers::is_provenance(name)).cloned().collect();
         Ok(Self {
             id: EventId::new(id),
             kind: text(headers::TYPE)?.to_owned(),

@@ -18,8 +18,17 @@ pub const RECEIVED_AT: &str = "usher-received-at";
 
 /// The three parts of the signature as received, so that a record can be verified again.
 pub const SVIX: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
+/// Stripe's signature with its time, as received.
+pub const STRIPE_SIGNATURE: &str = "stripe-signature";
+/// Nylas' signature, as received.
+pub const NYLAS_SIGNATURE: &str = "x-nylas-signature";
 /// The W3C trace context: the span of the request that delivered the event, as [`crate::TraceParent`] reads it.
 pub const TRACEPARENT: &str = "traceparent";
+
+/// True for the headers of a request that are stored with its event.
+pub fn is_provenance(name: &str) -> bool {
+    SVIX.contains(&name) || [STRIPE_SIGNATURE, NYLAS_SIGNATURE, TRACEPARENT].contains(&name)
+}
 
 /// On a dead letter: the flow whose run failed.
 pub const FLOW: &str = "usher-flow";

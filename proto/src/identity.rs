@@ -80,6 +80,11 @@ impl SubjectId {
         self.0.source()
     }
 
+    /// True if `source` issued the key.
+    pub fn is_of(&self, source: Source) -> bool {
+        self.source() == source.label()
+    }
+
     /// Name of the instance.
     pub fn instance(&self) -> &str {
         self.0.instance()

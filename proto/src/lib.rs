@@ -23,6 +23,7 @@ pub mod trace_parent;
 
 pub mod reason;
 pub mod signature;
+pub mod text_signature;
 
 pub mod address;
 pub mod suppression;

@@ -38,6 +38,15 @@ impl Source {
         }
     }
 
+    /// True if a repeated delivery of an event has the bytes of the first. The bodies of Stripe and Nylas count
+    /// deliveries, and those of Usher's own events may differ in their author: there the id alone tells an event.
+    pub const fn repeats_bodies(&self) -> bool {
+        match self {
+            Self::Clerk | Self::Resend | Self::Sender(_) => true,
+            Self::Stripe | Self::Nylas | Self::Usher | Self::Schedule => false,
+        }
+    }
+
     /// Returns the labels of all sources that have code of their own.
     pub fn built_in_labels() -> [&'static str; 6] {
         Self::BUILT_IN.map(Self::word)
@@ -89,7 +98,8 @@ pub const MAX_NAME: usize = 32;
 /// Words that stand in the place of a source in metrics. A sender of this name could not be told from them.
 const RESERVED: [&str; 2] = ["unknown", "unsubscribe"];
 
-/// The name of a sender that has no code of its own: 1 to 32 characters of `a-z`, `0-9` and `-`, and neither the label
+/// The name of a sender that has no code of its own: 1 to 32 characters of `a-z`, `0-9` and `-`, which is at neither end,
+/// without the word `secret`, and neither the label
 /// of another source nor one misspelling away from it, so that a misspelt `clerk` is never taken for a sender. It is
 /// used like [`Source::label`], and, in upper case with `_` for `-`, in the names of settings.
 ///
@@ -105,7 +115,10 @@ pub struct SenderName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSenderName {
     /// The text is empty, too long, or has other characters.
-    #[error("a sender has a name of 1 to {MAX_NAME} of the characters a-z, 0-9 and '-'")]
+    #[error(
+        "a sender has a name of 1 to {MAX_NAME} of the characters a-z, 0-9 and '-', which is at neither end, and without \
+         the word secret"
+    )]
     Malformed,
     /// The name is that of another source, or too similar to one.
     #[error("the name is taken, or one letter away from a name that is: choose another one")]
@@ -132,6 +145,10 @@ impl FromStr for SenderName {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let length = u8::try_from(text.len()).map_err(|_| InvalidSenderName::Malformed)?;
         if !(1..=MAX_NAME).contains(&text.len()) || !text.bytes().all(allowed) {
+            return Err(InvalidSenderName::Malformed);
+        }
+        // Settings put this word behind a sender's name: `USHER_SOURCE_<NAME>_SECRET_<INSTANCE>`.
+        if text.split('-').any(|word| word == "secret") || text.starts_with('-') || text.ends_with('-') {
             return Err(InvalidSenderName::Malformed);
         }
         if RESERVED.contains(&text) || Source::built_in_labels().into_iter().any(|label| is_nearly(text, label)) {
@@ -181,7 +198,20 @@ mod tests {
 
     #[test]
     fn a_malformed_name_is_of_no_source_and_a_taken_one_of_no_other_sender() {
-        for bad in ["", "Acme", "a/b", "a b", "a_b", "ä", "acme\0", &"a".repeat(MAX_NAME + 1), &"a".repeat(300)] {
+        for bad in [
+            "",
+            "Acme",
+            "a/b",
+            "a b",
+            "a_b",
+            "ä",
+            "acme\0",
+            "-a",
+            "a-",
+            "the-secret-one",
+            &"a".repeat(MAX_NAME + 1),
+            &"a".repeat(300),
+        ] {
             assert_eq!(bad.parse::<SenderName>(), Err(InvalidSenderName::Malformed), "{bad:?}");
             assert_eq!(bad.parse::<Source>(), Err(UnknownSource), "{bad:?}");
         }

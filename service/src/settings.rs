@@ -3,10 +3,13 @@
 //!
 //! [`Environment`] reads no name that is not listed here, and a test ensures that every listed name is read.
 
+mod sender;
 mod shape;
 
-use Extent::{Instances, Named, Process};
+use Extent::{Instances, Named, Process, Senders};
+pub use sender::{InvalidSenderSetting, SenderDetail, SenderSetting};
 use usher_proto::Instance;
+use usher_proto::source::SENDER_SETTINGS;
 
 use crate::ConfigError;
 use crate::options::Environment;
@@ -20,6 +23,8 @@ enum Extent {
     Instances,
     /// `<NAME>_<any name>`, and the same with the suffix of an instance.
     Named,
+    /// `<NAME>_<a sender's name>_<what>`, and no setting of this name alone: see [`SenderSetting`].
+    Senders,
 }
 
 /// All settings, with their additional names.
@@ -48,6 +53,7 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_PUBLIC_URL", Process),
     ("USHER_REPLIES_TO", Instances),
     ("USHER_RUN_RETENTION", Process),
+    ("USHER_SOURCE", Senders),
     ("USHER_STORE", Process),
     ("USHER_STORE_SCHEMA", Process),
     ("USHER_TOPIC_PREFIX", Process),
@@ -55,6 +61,8 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("RUST_LOG", Process),
     ("CLERK_WEBHOOK_SIGNING_SECRET", Instances),
     ("RESEND_WEBHOOK_SECRET", Instances),
+    ("STRIPE_WEBHOOK_SECRET", Instances),
+    ("NYLAS_WEBHOOK_SECRET", Instances),
     ("RESEND_API_KEY", Instances),
     ("RESEND_BASE_URL", Instances),
     ("RESEND_QUOTA", Instances),
@@ -136,12 +144,13 @@ fn setting(name: &str) -> Option<&'static str> {
     let stands_for = |(known, extent): &&(&str, Extent)| {
         let Some(rest) = name.strip_prefix(known) else { return false };
         if rest.is_empty() {
-            return true;
+            return *extent != Senders;
         }
         let Some(suffix) = rest.strip_prefix('_') else { return false };
         match extent {
             Process => false,
             Named => !suffix.is_empty(),
+            Senders => SenderSetting::parse(name).is_ok(),
             Instances => suffix.to_lowercase().replace('_', "-").parse::<Instance>().is_ok(),
         }
     };
@@ -235,6 +244,11 @@ fn problem(name: &str) -> Option<String> {
     };
     let names = SETTINGS.iter().map(|(known, _)| (*known, alike(known)));
     let nearest = names.max_by(|(_, a), (_, b)| a.total_cmp(b)).filter(|(_, alike)| *alike >= ALIKE);
+    if plain.starts_with(SENDER_SETTINGS)
+        && let Err(error) = SenderSetting::parse(plain)
+    {
+        return Some(format!("{name}: there is no such setting; {error}"));
+    }
     let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == plain).map(|(_, known)| *known);
     if elsewhere.is_none() && !begins_as(OURS) && nearest.is_none_or(|(_, alike)| alike < NEARLY) {
         return None;

@@ -13,7 +13,7 @@ use usher_engine::Run;
 use usher_engine::field_diff::EMAIL;
 use usher_proto::Subject;
 use usher_proto::json::SharedJson;
-use usher_proto::{Event, Json};
+use usher_proto::{Event, Json, Source};
 
 use super::Flow;
 use super::flow_settings::SETTING;
@@ -275,10 +275,10 @@ pub(super) enum Sight<'a> {
     },
 }
 
-/// True if the fields below this name are arbitrary, because others define them: metadata, a destination's response,
+/// True if the fields below this name are arbitrary, because others define them: metadata, a mail's tags, a destination's response,
 /// and the data that Clerk puts into a mail.
 fn is_open(owner: &str) -> bool {
-    let is_metadata = owner.split('.').any(|part| part.ends_with("_metadata"));
+    let is_metadata = owner.split('.').any(|part| part == "metadata" || part == "tags" || part.ends_with("_metadata"));
     is_metadata || owner.starts_with("steps.") || owner == "event.data.data" || owner.starts_with("event.data.data.")
 }
 
@@ -291,7 +291,11 @@ fn event_json(event: &Event) -> SharedJson {
         ("instance", event.instance().to_owned()),
         ("occurred_at", event.occurred_at.to_string()),
     ];
-    let user_id = data.and_then(|data| user_id(&event.kind, data));
+    let user_id = match event.source {
+        Source::Clerk => data.and_then(|data| user_id(&event.kind, data)),
+        // The events of other senders concern a user if their subject is one.
+        _ => event.subject.is_of(Source::Clerk).then(|| event.subject.key().to_owned()).filter(|id| !is_no_user(id)),
+    };
     let known = known.map(|(name, text)| (name, Value::from(text))).into_iter();
     let known = known.chain([("user_id", Value::from(user_id))]).map(|(name, value)| (name, value.to_string()));
     let data = ("data", data.map_or("null", Json::as_str).to_owned());
@@ -305,7 +309,7 @@ fn user(event: &Event, snapshot: Option<&str>) -> Rendered {
     let user = match snapshot {
         // A snapshot that is not JSON counts as empty, so that steps that do not use it can continue.
         Some(snapshot) => Json::read(snapshot),
-        None => event.data().filter(own),
+        None => event.data().filter(|_| event.source == Source::Clerk).filter(own),
     };
     let user = SharedJson::of(user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY));
     let read = |user: Json<'_>, name: &str| match name {
@@ -316,7 +320,12 @@ fn user(event: &Event, snapshot: Option<&str>) -> Rendered {
     SentJson::with_derived(user, Derived { names: &["email", "phone", "name"], read, whole: OnceLock::new() })
 }
 
-/// Returns the id of the user whom an event concerns, from the field that events of its type use; `None` if it concerns
+/// True for keys at Clerk that are not the id of a user: of an organization, and digests.
+fn is_no_user(key: &str) -> bool {
+    key.starts_with("org_") || key.contains(':')
+}
+
+/// Returns the id of the user whom an event of Clerk concerns, from the field that events of its type use; `None` if it concerns
 /// no user. Clerk writes an empty string where it means null.
 fn user_id(kind: &str, data: Json<'_>) -> Option<String> {
     let own: &[&str] = if kind.starts_with("user.") { &["id"] } else { &[] };

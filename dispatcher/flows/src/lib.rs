@@ -178,9 +178,9 @@ impl Pattern {
         valid.then(|| Self { source, kind: kind.to_owned(), prefix })
     }
 
-    /// Returns the type, or the prefix of types, if the pattern's source is Clerk; `None` for another source.
-    fn clerk_type(&self) -> Option<&str> {
-        (self.source == Source::Clerk).then_some(&*self.kind)
+    /// Returns the type, or the prefix of types.
+    fn kind(&self) -> &str {
+        &self.kind
     }
 
     /// Returns the sender of the events that match.

@@ -17,7 +17,6 @@ use scenes::Scene;
 use serde_json::Value;
 pub use timeline::{FlowTimeline, PlannedAction, PlannedStep};
 pub use timeline_event::{NotAPreviewEvent, PreviewEvent};
-use usher_clerk::event_types::EVENT_TYPES;
 use usher_connectors::Connectors;
 use usher_proto::Source;
 
@@ -65,7 +64,7 @@ fn problem(flow: &Flow, line: usize, message: impl Into<String>) -> Problem {
     Problem { file: flow.source.file.clone(), line, message: message.into() }
 }
 
-/// Warns about event types that Clerk is not known to send, which Clerk may have added since; and about senders that
+/// Warns about event types that a source is not known to send, which it may have added since; and about senders that
 /// exist only if they are configured, which is not known here.
 fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
     for (key, patterns) in [("on", &flow.on), ("cancel_on", &flow.cancel_on)] {
@@ -76,18 +75,24 @@ fn unknown_events(flow: &Flow, lines: &Lines, findings: &mut Findings) {
                 let message = format!("{key}: {name} is a sender only where {setting} is set");
                 findings.warnings.push(problem(flow, line, message));
             }
-            let Some(kind) = pattern.clerk_type() else { continue };
-            if EVENT_TYPES.iter().any(|known| pattern.takes(known)) {
+            let source = pattern.source();
+            let kind = pattern.kind();
+            let Some(types) = usher_senders::event_types(source) else { continue };
+            if types.iter().any(|known| pattern.takes(known)) {
                 continue;
             }
             let line = lines.top.get(key).copied().unwrap_or(1);
             let star = if pattern.is_prefix() { "*" } else { "" };
-            let meant = if pattern.is_prefix() { events::nearest_family(kind) } else { events::nearest(kind) };
+            let meant = match pattern.is_prefix() {
+                true => events::nearest_family(source, kind),
+                false => events::nearest(source, kind),
+            };
+            let name = events::name(source);
             let hint = meant.map(|known| format!("; did you mean {known}{star}?")).unwrap_or_default();
             findings.warnings.push(problem(
                 flow,
                 line,
-                format!("{key}: Clerk is not known to send {kind}{star}{hint}"),
+                format!("{key}: {name} is not known to send {kind}{star}{hint}"),
             ));
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 use usher_engine::arrival::{Arrival, Batch, RefusedRecord};
-use usher_proto::{EventRef, Offset, Partition, Reason, Source};
+use usher_proto::{EventRef, Offset, Partition, Reason};
 use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
 use super::StoreError;
@@ -84,8 +84,7 @@ pub(super) fn sort<'a>(events: Vec<Identified<'a>>, known: &Answer) -> Result<So
                 known.insert(event.event.to_string(), Some(event.digest.clone()));
                 sorted.new.push(event);
             }
-            // The id of an event of Usher itself identifies its content; only the author may differ in the body.
-            Some(Some(first)) if *first != event.digest && event.arrival.event.source != Source::Usher => {
+            Some(Some(first)) if *first != event.digest && event.arrival.event.source.repeats_bodies() => {
                 sorted.conflicts.push((event.batch, conflict(&event.event, event.arrival)));
             }
             Some(_) => sorted.repeated.push(event.batch.partition),

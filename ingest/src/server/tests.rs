@@ -112,3 +112,40 @@ async fn a_webhook_has_a_span_once_it_is_verified() {
     assert!(lines.iter().all(|line| line.contains(" webhook{source=\"clerk\" id=msg_1}: ")), "{text}");
     assert!(!text.contains("user_1") && scene.log.events().len() == 1, "{text}");
 }
+
+#[tokio::test]
+async fn a_challenge_is_answered_with_its_characters_where_a_sender_asks_for_one() {
+    let environment = Environment::from_vars([
+        ("CLERK_WEBHOOK_SIGNING_SECRET", SIGNING_SECRET),
+        ("NYLAS_WEBHOOK_SECRET", "none-yet"),
+    ]);
+    let ingest = Ingest::new(&config(&environment), Arc::new(Notebook::default()), &Registry::new()).expect("metrics");
+    let ask = async |source: &str, instance: &str, query: &str| {
+        let uri = format!("http://usher.test/webhooks/{source}?{query}").parse().expect("an address");
+        let response = ingest.challenged(source, instance, Query::try_from_uri(&uri));
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        (head.status.as_u16(), head.headers, String::from_utf8(body.into()).expect("text"))
+    };
+    let (status, headers, body) = ask("nylas", "default", "challenge=c7f3%2Dab%3Cb%3E").await;
+    assert_eq!((status, body.as_str()), (200, "c7f3-ab<b>"));
+    assert_eq!(
+        (&headers["content-type"], &headers["x-content-type-options"]),
+        (&"text/plain".parse().expect("a value"), &"nosniff".parse().expect("a value"))
+    );
+    let long = format!("challenge={}", "x".repeat(MAX_CHALLENGE + 1));
+    for (source, instance, query) in [
+        ("clerk", "default", "challenge=abc"),
+        ("stripe", "default", "challenge=abc"),
+        ("nylas", "staging", "challenge=abc"),
+        ("nylas", "default", ""),
+        ("nylas", "default", "challenge="),
+        ("nylas", "default", "challenge=a%0d%0ab"),
+        ("nylas", "default", "challenge=%C3%A4"),
+        ("nylas", "default", "challenge=a&challenge=b"),
+        ("nylas", "default", &long),
+    ] {
+        let (status, _, body) = ask(source, instance, query).await;
+        assert!(status == 405 && !body.contains("abc"), "{source} {instance} {query}: {status}");
+    }
+}

@@ -7,7 +7,8 @@
 
 use std::borrow::Cow;
 
-use usher_proto::{Json, Timestamp};
+use usher_proto::event::MAX_ID;
+use usher_proto::{EventId, Json, Timestamp};
 
 use crate::error::Refusal;
 
@@ -36,6 +37,16 @@ pub(super) fn fields<'a, const N: usize>(body: &'a str, names: [&str; N]) -> Res
 pub(super) fn kind(field: Option<Json<'_>>) -> Result<String, Refusal> {
     let kind = field.and_then(Json::filled);
     Ok(kind.ok_or(Refusal::BodyMalformed)?.into_owned())
+}
+
+/// Returns the id of an event from the field that holds it.
+///
+/// # Errors
+///
+/// The id is absent, empty, not a string, too long, or contains control characters.
+pub(super) fn id(field: Option<Json<'_>>) -> Result<EventId, Refusal> {
+    let id = field.and_then(Json::filled).filter(|id| id.len() <= MAX_ID && !id.contains(char::is_control));
+    Ok(EventId::new(id.ok_or(Refusal::BodyMalformed)?))
 }
 
 /// Parses a time: a number in seconds or milliseconds, the text of such a number, or RFC 3339.

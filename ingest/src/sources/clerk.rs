@@ -9,7 +9,7 @@ use usher_service::options::Environment;
 
 use super::Sender;
 use super::body;
-use super::svix::{self, InstanceSecrets};
+use super::svix::{self, SvixSecrets};
 use crate::error::Refusal;
 
 const VARIABLE: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
@@ -17,7 +17,7 @@ const VARIABLE: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
 /// Clerk's instances and their signing secrets.
 #[derive(Clone)]
 pub struct ClerkSource {
-    secrets: InstanceSecrets,
+    secrets: SvixSecrets,
 }
 
 impl ClerkSource {
@@ -28,7 +28,7 @@ impl ClerkSource {
     ///
     /// No secret is set, so that no webhook could be verified, or a secret or the name of an instance is invalid.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
-        let secrets = InstanceSecrets::from_environment(VARIABLE, environment)?.ok_or_else(|| {
+        let secrets = SvixSecrets::from_environment(VARIABLE, environment, svix::secrets)?.ok_or_else(|| {
             let why = "not set: copy the signing secret (whsec_...) from the endpoint's page in Clerk's dashboard";
             ConfigError::new(VARIABLE, why)
         })?;
@@ -46,9 +46,12 @@ impl Sender for ClerkSource {
         Source::Clerk
     }
 
+    fn signed_at(&self, headers: &HeaderMap) -> Option<i64> {
+        svix::signed_at(headers)
+    }
+
     fn check_head(&self, instance: &str, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
-        self.secrets.of(instance)?;
-        Ok(signature::check_timestamp(svix::signed(headers)?.timestamp, now)?)
+        svix::check_head(&self.secrets, instance, headers, now)
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {

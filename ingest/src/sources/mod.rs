@@ -1,10 +1,16 @@
 //! The senders of webhooks, one file each: the form of the signature, and the position of the key and the time.
 
 mod body;
+mod head;
+mod pointer;
+pub(crate) mod secrets;
 mod svix;
 
 pub mod clerk;
+pub mod nylas;
 pub mod resend;
+pub mod standard;
+pub mod stripe;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -17,6 +23,14 @@ use crate::error::Refusal;
 pub(crate) trait Sender: Send + Sync {
     /// The source of this sender's events.
     fn source(&self) -> Source;
+
+    /// Returns the time that a request says it was signed at, in seconds since 1970. `None` if the sender signs no time.
+    fn signed_at(&self, headers: &HeaderMap) -> Option<i64>;
+
+    /// True if a GET request with a challenge at this instance is answered with the challenge.
+    fn answers_challenges(&self, _instance: &str) -> bool {
+        false
+    }
 
     /// Refuses a request on the basis of its headers, before the body is read.
     ///
@@ -38,8 +52,12 @@ pub(crate) struct Senders(Vec<Box<dyn Sender>>);
 
 impl Senders {
     pub(crate) fn new(config: &IngestConfig) -> Self {
-        let resend = config.resend.clone().map(|resend| Box::new(resend) as Box<dyn Sender>);
-        Self([Some(Box::new(config.clerk.clone()) as Box<dyn Sender>), resend].into_iter().flatten().collect())
+        let mut senders: Vec<Box<dyn Sender>> = vec![Box::new(config.clerk.clone())];
+        senders.extend(config.resend.clone().map(|resend| Box::new(resend) as _));
+        senders.extend(config.stripe.clone().map(|stripe| Box::new(stripe) as _));
+        senders.extend(config.nylas.clone().map(|nylas| Box::new(nylas) as _));
+        senders.extend(config.standard.iter().cloned().map(|sender| Box::new(sender) as _));
+        Self(senders)
     }
 
     /// Returns the configured sources.

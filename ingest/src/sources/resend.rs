@@ -1,31 +1,25 @@
 //! Resend's webhooks about the delivery of mail, signed and delivered by Svix.
 //!
-//! Source: resend.com/docs (webhooks, event types). The key is the user in the mail's tag `clerk_user_id`, else the id
-//! of the mail.
+//! Source: resend.com/docs (webhooks, event types).
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use usher_proto::signature;
-use usher_proto::{Event, EventId, Instance, Source, SubjectId, Timestamp, subject_key};
+use usher_proto::{Event, EventId, Instance, Source, Timestamp};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
 use super::Sender;
 use super::body;
-use super::svix::{self, InstanceSecrets};
+use super::svix::{self, SvixSecrets};
 use crate::error::Refusal;
 
-const VARIABLE: &str = "RESEND_WEBHOOK_SECRET";
+pub(crate) const VARIABLE: &str = "RESEND_WEBHOOK_SECRET";
 
 /// Resend's signing secrets, for the account of each instance.
 #[derive(Clone)]
 pub struct ResendSource {
-    secrets: InstanceSecrets,
-}
-
-/// Returns the setting of an instance's signing secret.
-pub(crate) fn setting(instance: &Instance) -> String {
-    svix::setting(VARIABLE, instance)
+    secrets: SvixSecrets,
 }
 
 impl ResendSource {
@@ -36,7 +30,7 @@ impl ResendSource {
     ///
     /// A secret or the name of an instance is invalid.
     pub fn from_environment(environment: &Environment) -> Result<Option<Self>, ConfigError> {
-        Ok(InstanceSecrets::from_environment(VARIABLE, environment)?.map(|secrets| Self { secrets }))
+        Ok(SvixSecrets::from_environment(VARIABLE, environment, svix::secrets)?.map(|secrets| Self { secrets }))
     }
 
     /// Returns the setting of an instance's signing secret, if it is not set.
@@ -50,9 +44,12 @@ impl Sender for ResendSource {
         Source::Resend
     }
 
+    fn signed_at(&self, headers: &HeaderMap) -> Option<i64> {
+        svix::signed_at(headers)
+    }
+
     fn check_head(&self, instance: &str, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
-        self.secrets.of(instance)?;
-        Ok(signature::check_timestamp(svix::signed(headers)?.timestamp, now)?)
+        svix::check_head(&self.secrets, instance, headers, now)
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
@@ -62,19 +59,12 @@ impl Sender for ResendSource {
         let text = body::text(&body);
         let [kind, created_at, data] = body::fields(&text, ["type", "created_at", "data"])?;
         let kind = body::kind(kind)?;
-        let data = |path: &[&str]| data?.at(path)?.filled();
-        // A mail with the tag of a Clerk user concerns that user, in the instance whose account sent the mail.
-        let (whose, key) = match data(&["tags", "clerk_user_id"]) {
-            Some(user) => (Source::Clerk, Some(user)),
-            None => (Source::Resend, data(&["email_id"])),
-        };
-        let key = subject_key::key(key.as_deref().unwrap_or(signed.id));
         let occurred_at = created_at.and_then(body::time);
         Ok(Event {
             id: EventId::new(signed.id),
             kind,
             source: Source::Resend,
-            subject: SubjectId::new(whose, instance, &key),
+            subject: usher_senders::resend::owner(data, signed.id).subject(instance),
             occurred_at: occurred_at.unwrap_or(now),
             received_at: now,
             provenance: svix::provenance(&signed, headers),

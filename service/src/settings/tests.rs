@@ -29,6 +29,12 @@ fn a_name_that_is_nearly_a_setting_is_refused_with_the_right_one() {
         let said = refused(name).unwrap_or_default();
         assert_eq!(said, format!("{name}: there is no such setting; did you mean {meant}?"));
     }
+    for (name, why) in [
+        ("USHER_SOURCE_ACME", "a sender's settings are USHER_SOURCE_<NAME>_SECRET, ..._KEY, ..._SUBJECT and ..._TYPE"),
+        ("USHER_SOURCE_CLRK_SECRET", "the name is taken, or one letter away from a name that is: choose another one"),
+    ] {
+        assert_eq!(refused(name), Some(format!("{name}: there is no such setting; {why}")));
+    }
     assert!(refused("USHER_ZZZ").is_some_and(|said| said.ends_with("docs/configuration.md lists all there are")));
     assert!(refused("STRIPE_PUBLISHABLE_KEY").is_some_and(|said| !said.contains("hidden")));
 }
@@ -60,6 +66,8 @@ fn what_is_ours_or_of_others_passes() {
         "CLERK_WEBHOOK_SIGNING_SECRET_STAGING_EU",
         "HTTP_SIGNING_SECRET_BILLING",
         "HTTP_SIGNING_SECRET_BILLING_STAGING",
+        "USHER_SOURCE_ACME_SECRET_STAGING",
+        "USHER_SOURCE_ACME_PAY_KEY",
         "USHER_KAFKA_SSL_CA_LOCATION",
         "USHER_TEST_POSTGRES",
         "USHER_CHAOS",
@@ -165,7 +173,7 @@ fn sources() -> Vec<String> {
         }
     }
     let mut texts = Vec::new();
-    for name in ["cli", "clerk", "console", "dispatcher", "ingest", "eventlog", "proto", "service"] {
+    for name in ["cli", "clerk", "senders", "console", "dispatcher", "ingest", "eventlog", "proto", "service"] {
         collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name), &mut texts);
     }
     texts
@@ -194,6 +202,9 @@ fn what_the_sources_look_up_is_listed_and_nothing_else() {
         let connector = name.strip_suffix("_QUOTA").map(spec);
         let looked_up = match connector {
             Some(connector) => sources.iter().any(|text| text.contains(&connector)),
+            None if *name == "USHER_SOURCE" => {
+                sources.iter().any(|text| text.contains("with_prefix(usher_proto::source::SENDER_SETTINGS)"))
+            }
             // Flow files look up what is open to them.
             None => used.contains(name) || OPEN_TO_FLOWS.contains(name),
         };

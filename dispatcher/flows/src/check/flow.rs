@@ -225,6 +225,6 @@ fn no_pattern(text: &str) -> Option<String> {
         }
         return kind.contains('*').then(|| format!("{text:?}: a * stands at the end only, for all that begins so"));
     }
-    let meant = events::nearest(text).unwrap_or(text);
+    let meant = events::nearest(Source::Clerk, text).unwrap_or(text);
     text.contains('.').then(|| format!("{text:?} lacks its source: did you mean \"clerk/{meant}\"?"))
 }

@@ -2,6 +2,7 @@
 //! it can be a condition that is never true.
 
 use serde_json::Value;
+use usher_proto::Source;
 
 use super::super::check::Lines;
 use super::super::context::{EVENT, Sight};
@@ -85,25 +86,26 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 /// new at Clerk: it causes a warning and is added to the scenes as null.
 pub(super) fn check(flow: &Flow, lines: &Lines, uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
     remembered(flow, lines, findings);
-    look_up(uses, scenes, findings);
-    if let Some(expression) = &flow.cancel_if
-        && let Some(mut scenes) = scenes::of_cancels(flow)
-    {
+    look_up(uses, scenes::are_incomplete(&flow.on), scenes, findings);
+    if let Some(expression) = &flow.cancel_if {
+        let mut scenes = scenes::of_patterns(flow, &flow.cancel_on);
         let file = flow.source.file.clone();
         let line = lines.top.get("cancel_if").copied().unwrap_or(1);
         let text = expression.clone();
         let used = Uses { whose: String::new(), file, line, text, is_expression: true };
-        look_up(&[used], &mut scenes, findings);
+        look_up(&[used], scenes::are_incomplete(&flow.cancel_on), &mut scenes, findings);
     }
 }
 
-fn look_up(uses: &[Uses], scenes: &mut [Scene], findings: &mut Findings) {
+/// Looks up the names of texts in the scenes. `is_open` is true if there are events without a sample.
+fn look_up(uses: &[Uses], is_open: bool, scenes: &mut [Scene], findings: &mut Findings) {
     for used in uses {
         for name in used.names() {
-            used.lookup(&name, scenes, findings);
+            used.lookup(&name, is_open, scenes, findings);
         }
         for expression in used.expressions() {
-            for (path, literal) in comparisons(expression) {
+            let comparable = |path: &String| !is_open || !path.starts_with(EVENT);
+            for (path, literal) in comparisons(expression).into_iter().filter(|(path, _)| comparable(path)) {
                 if let Some(message) = mismatch(&path, &literal, scenes) {
                     findings.errors.push(used.problem(message));
                 }
@@ -151,13 +153,25 @@ impl Uses {
         if self.is_expression { vec![&self.text] } else { blocks(&self.text) }
     }
 
-    fn lookup(&self, name: &str, scenes: &mut [Scene], findings: &mut Findings) {
+    fn lookup(&self, name: &str, is_open: bool, scenes: &mut [Scene], findings: &mut Findings) {
         let root = name.split('.').next().unwrap_or_default();
         if root != "user" && root != EVENT {
             return;
         }
+        // Fields of an event of which there is no sample may have any name.
+        if root == EVENT && is_open {
+            return;
+        }
         let Some(message) = missing(name, scenes) else { return };
+        // Only Clerk's samples are whole: the objects of other senders have more fields than their samples show.
+        let is_whole = root != EVENT || scenes.iter().all(|scene| scene.event.source == Source::Clerk);
         match message {
+            Missing { what, meant: Some(meant) } if !is_whole => {
+                findings.warnings.push(self.problem(format!("{what} in any sample; did you mean {meant}?")));
+                for scene in scenes {
+                    scene.context.make_known(name);
+                }
+            }
             Missing { what, meant: Some(meant) } => {
                 findings.errors.push(self.problem(format!("{what}; did you mean {meant}?")));
             }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use usher_clerk::event_types::EVENT_TYPES;
 use usher_clerk::samples;
 use usher_engine::field_diff::{Fields, PreviousFields};
 use usher_engine::{AttemptState, Run};
@@ -58,31 +57,68 @@ impl Scene {
     }
 }
 
+/// The sources of whose events there are samples.
+const SOURCES: [Source; 4] = [Source::Clerk, Source::Stripe, Source::Nylas, Source::Resend];
+
 /// Returns all scenes of a flow: those of every known event type that starts it.
 pub(super) fn of(flow: &Flow) -> Vec<Scene> {
     of_patterns(flow, &flow.on)
 }
 
-/// Returns the scenes of every known event type that can cancel the flow's runs. `None` if it names events of other
-/// sources, of which there are no samples.
-pub(super) fn of_cancels(flow: &Flow) -> Option<Vec<Scene>> {
-    let all_known = flow.cancel_on.iter().all(|pattern| pattern.clerk_type().is_some());
-    all_known.then(|| of_patterns(flow, &flow.cancel_on))
+/// Returns the scenes of every known event type that one of the patterns matches.
+pub(super) fn of_patterns(flow: &Flow, patterns: &[Pattern]) -> Vec<Scene> {
+    let of_source = |source: Source| {
+        let matches = move |kind: &&&str| patterns.iter().any(|pattern| pattern.source() == source && pattern.takes(kind));
+        let types = usher_senders::event_types(source).unwrap_or_default().iter().filter(matches);
+        types.flat_map(move |kind| of_type(flow, source, kind))
+    };
+    SOURCES.into_iter().flat_map(of_source).collect()
 }
 
-fn of_patterns(flow: &Flow, patterns: &[Pattern]) -> Vec<Scene> {
-    let matches = |kind: &&&str| patterns.iter().any(|pattern| pattern.clerk_type().is_some() && pattern.takes(kind));
-    EVENT_TYPES.iter().filter(matches).flat_map(|kind| of_type(flow, kind)).collect()
+/// True if a pattern matches events of which there is no sample, so that their fields are not known.
+pub(super) fn are_incomplete(patterns: &[Pattern]) -> bool {
+    patterns.iter().any(|pattern| {
+        let source = pattern.source();
+        let mut types =
+            usher_senders::event_types(source).unwrap_or_default().iter().filter(|kind| pattern.takes(kind));
+        !types.any(|kind| has_sample(source, kind))
+    })
 }
 
-fn of_type(flow: &Flow, kind: &str) -> Vec<Scene> {
+fn has_sample(source: Source, kind: &str) -> bool {
+    match source {
+        Source::Clerk => !samples::of_type(kind).is_empty(),
+        _ => usher_senders::samples::of_type(source, kind).is_some(),
+    }
+}
+
+fn of_type(flow: &Flow, source: Source, kind: &str) -> Vec<Scene> {
+    let clerk = || SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_rehearsal"));
+    if source != Source::Clerk {
+        let own = SubjectId::new(source, &Instance::default(), &Key::new("rehearsal"));
+        let Some(sample) = usher_senders::samples::of_type(source, kind) else { return Vec::new() };
+        let user = known_user();
+        return [
+            ("", clerk(), user.as_ref()),
+            ("of a user that is not known", clerk(), None),
+            ("of no user", own, None),
+        ]
+        .into_iter()
+        .filter_map(|(lacks, subject, user)| scene(flow, source, subject, kind, lacks, &sample, user))
+        .collect();
+    }
     let mut scenes = Vec::new();
     for sample in samples::of_type(kind) {
         for (lacks, sample, user) in forms(kind, sample) {
-            scenes.extend(scene(flow, kind, lacks, &sample, user.as_ref()));
+            scenes.extend(scene(flow, source, clerk(), kind, lacks, &sample, user.as_ref()));
         }
     }
     scenes
+}
+
+/// Returns the last known state of the user of the samples.
+fn known_user() -> Option<Value> {
+    samples::of_type("user.created").into_iter().next().map(|user| whole_user(user["data"].clone()))
 }
 
 /// Returns a sample in complete form and without the values that may be absent. Each form is a description, the event,
@@ -95,8 +131,7 @@ fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)>
         let concerns_user = ["user_id", "public_user_data", "payer", "user"]
             .iter()
             .any(|field| !sample["data"][*field].is_null() && sample["data"].get(*field).is_some());
-        let user = samples::of_type("user.created").into_iter().next().map(|user| whole_user(user["data"].clone()));
-        return match user.filter(|_| concerns_user) {
+        return match known_user().filter(|_| concerns_user) {
             Some(user) => vec![("", sample.clone(), Some(user)), ("of a user that is not known", sample, None)],
             None => vec![("", sample, None)],
         };
@@ -136,12 +171,20 @@ pub(super) fn whole_user(mut user: Value) -> Value {
     user
 }
 
-fn scene(flow: &Flow, kind: &str, lacks: &'static str, sample: &Value, user: Option<&Value>) -> Option<Scene> {
+fn scene(
+    flow: &Flow,
+    source: Source,
+    subject: SubjectId,
+    kind: &str,
+    lacks: &'static str,
+    sample: &Value,
+    user: Option<&Value>,
+) -> Option<Scene> {
     let event = Event {
         id: EventId::new("msg_rehearsal"),
         kind: kind.to_owned(),
-        source: Source::Clerk,
-        subject: SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_rehearsal")),
+        source,
+        subject,
         occurred_at: AT,
         received_at: AT,
         provenance: Vec::new(),
