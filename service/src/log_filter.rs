@@ -4,7 +4,7 @@
 /// The levels, quietest first.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 /// Names of Usher's crates in a filter. A filter applies to every name that begins with its target.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "usher",
     "ingest",
     "dispatcher",
@@ -17,6 +17,7 @@ const OURS: [&str; 18] = [
     "usher_lab",
     "usher_proto",
     "usher_clerk",
+    "usher_senders",
     "usher_quota",
     "usher_suppression",
     "usher_sql",
