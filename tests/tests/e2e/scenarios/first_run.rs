@@ -53,7 +53,7 @@ async fn the_same_webhook_five_times_has_one_effect_each(backend: Backend) {
     env.all_ended(6, SOON).await;
     env.send(&webhook).await;
     env.send(&other.updated()).await;
-    env.all_ended(7, SOON).await;
+    env.all_ended(8, SOON).await;
     assert_eq!(env.effects_by_user("resend", "emails.send")[&user.id], 1);
     assert_eq!(env.effects_by_user("stripe", "customers.create")[&user.id], 1);
     assert_eq!(env.effects_by_user("stripe", "subscriptions.create")[&user.id], 1);

@@ -19,9 +19,9 @@ async fn a_late_event_never_overwrites_a_newer_state(backend: Backend) {
     let old = User::new();
     let new = User { first_name: "Zoe".into(), ..old.changed() };
     env.send(&new.updated()).await;
-    env.all_ended(1, SOON).await;
+    env.all_ended(2, SOON).await;
     env.send(&old.created()).await;
-    let runs = env.all_ended(4, SOON).await;
+    let runs = env.all_ended(5, SOON).await;
     assert_eq!(env.row(&old.id).await.expect("the row")["first_name"], "Zoe");
     let late = runs.iter().find(|run| run.flow == "db-sync" && run.kind == "user.created").expect("it is seen");
     assert_eq!(late.state, "superseded");
@@ -30,7 +30,7 @@ async fn a_late_event_never_overwrites_a_newer_state(backend: Backend) {
 
     let same = User { first_name: "Eva".into(), ..new };
     env.send(&same.updated()).await;
-    env.all_ended(5, SOON).await;
+    env.all_ended(7, SOON).await;
     assert_eq!(env.row(&same.id).await.expect("the row")["first_name"], "Eva", "equal is not older");
     env.end().await;
 }
@@ -39,17 +39,17 @@ async fn a_deleted_user_never_comes_back(backend: Backend) {
     let env = TestEnv::start(backend).await;
     let user = User::new();
     env.send(&user.updated()).await;
-    env.all_ended(1, SOON).await;
+    env.all_ended(2, SOON).await;
     assert!(env.row(&user.id).await.is_some());
     env.send(&user.deleted()).await;
-    env.all_ended(3, SOON).await;
+    env.all_ended(4, SOON).await;
     assert!(env.row(&user.id).await.is_none());
 
     env.send(&user.changed().updated()).await;
     env.send(&user.created()).await;
-    let runs = env.all_ended(7, SOON).await;
+    let runs = env.all_ended(9, SOON).await;
     assert!(env.row(&user.id).await.is_none());
-    assert_eq!(runs.iter().filter(|run| run.state == "superseded").count(), 4, "{runs:?}");
+    assert_eq!(runs.iter().filter(|run| run.state == "superseded").count(), 5, "{runs:?}");
     assert_eq!((env.effects("resend").len(), env.effects("stripe").len()), (0, 0), "no mail and no trial");
     env.end().await;
 }

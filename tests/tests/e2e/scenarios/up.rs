@@ -45,7 +45,7 @@ async fn every_built_in_flow_runs_against_the_lab() {
         ("user.created", 6),
         ("email.created", 1),
         ("email.created:invitation", 1),
-        ("user.updated:new-address", 4),
+        ("user.updated:new-address", 5),
         ("organizationMembership.created", 1),
         ("subscriptionItem.freeTrialEnding", 1),
         ("subscription.pastDue", 1),
@@ -69,6 +69,7 @@ async fn every_built_in_flow_runs_against_the_lab() {
         ("resend", "emails.send", 5), // Welcome, code, invitation, and of the new address twice.
         ("stripe", "customers.create", 1),
         ("stripe", "subscriptions.create", 1),
+        ("stripe", "customers.update", 1),
         ("stripe", "subscriptions.cancel", 1),
         ("mailchimp", "members.put", 2),
         ("mailchimp", "members.archive", 2),
