@@ -15,6 +15,7 @@ mod health;
 mod init;
 mod lab;
 mod listen;
+mod move_runs;
 mod orders;
 mod pause;
 mod repair;

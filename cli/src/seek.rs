@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec, Watermarks};
+use usher_flows::FlowFiles;
 use usher_proto::{Offset, Partition, Timestamp, Topics};
 use usher_service::options::Environment;
 use usher_service::retry::{Backoff, Jitter, RetryLimit, retry};
 use usher_service::{ConfigError, clock};
 use usher_store::SqlStore;
 
+use crate::bulk::{BulkArguments, Selection};
 use crate::orders::OperatorTarget;
-use crate::{data, output};
+use crate::{data, move_runs, output};
 
 /// Sets the offsets from which a flow reads, after a log or a store was lost or restored. Running dispatchers apply
 /// them within about a second.
@@ -113,10 +115,12 @@ fn difference(stands: &BTreeMap<Partition, Offset>, offsets: &BTreeMap<Partition
     offsets.iter().map(apart).fold((0, 0), sum)
 }
 
-/// Moves everything to another topic: in another cluster, or with another number of partitions. Unfinished runs
-/// are moved along.
+/// Moves runs of a flow to another flow (--flow, --to), or everything to another topic (--to-log, --to-prefix).
 ///
-/// First stop ingest, let every flow read the whole log, and stop the dispatchers; docs/operations.md has the steps.
+/// Runs of a flow that has no file any more, or is replaced, go on in the other one at the step of the same name. Runs that are
+/// under way, or whose step the other flow does not have, are left alone and counted.
+///
+/// Another topic may be in another cluster, or have another number of partitions. Unfinished runs are moved along. First stop ingest, let every flow read the whole log, and stop the dispatchers; docs/operations.md has the steps.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Move {
     #[command(flatten)]
@@ -130,12 +134,28 @@ pub(crate) struct Move {
     /// Number of partitions of the new topics; the present number if not given.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..=1024))]
     to_partitions: Option<i32>,
+    /// The flow in which runs of the flow of --flow go on. It has a file.
+    #[arg(long, value_name = "FLOW", conflicts_with_all = ["to_log", "to_prefix", "to_partitions"])]
+    to: Option<String>,
+    #[command(flatten)]
+    which: Selection,
+    #[command(flatten)]
+    how: BulkArguments,
+    /// Location of the flow files, for --to.
+    #[command(flatten)]
+    files: FlowFiles,
 }
 
 pub(crate) async fn relocate(arguments: Move, environment: &Environment) -> anyhow::Result<()> {
-    let Move { desk, to_log, to_prefix, to_partitions } = arguments;
+    let Move { desk, to_log, to_prefix, to_partitions, to, which, how, files } = arguments;
+    if let Some(to) = to {
+        return move_runs::run(&desk, &files, &to, which, &how, environment).await;
+    }
+    if !which.is_of_all() {
+        return Err(ConfigError("specify the flow in which the runs go on: --to".to_owned()).into());
+    }
     if to_log.is_none() && to_prefix.is_none() {
-        let why = "specify where to: --to-log, or --to-prefix for another topic of the same log";
+        let why = "specify where to: --to-log, or --to-prefix for another topic of the same log; or --flow and --to for runs of a flow";
         return Err(ConfigError(why.to_owned()).into());
     }
     let store = desk.place.store().await?;

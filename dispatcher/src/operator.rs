@@ -5,6 +5,7 @@
 
 mod bulk;
 mod explain;
+mod moves;
 mod pauses;
 mod redrives;
 mod replay;
@@ -19,6 +20,7 @@ pub use bulk::{
     BulkAction, BulkOptions, BulkOutcome, BulkPlan, BulkProgress, CommandTarget, LeftAlone, MAX_DEATHS, MOST_SELECTED,
 };
 pub use explain::{RunCircumstances, answer};
+pub use moves::{MovePlan, MoveTarget, NotMoved};
 pub use pauses::{CONFIRMED_WITHIN, confirmed_pause, describe_pause};
 pub use redrives::{DEFAULT_REDRIVE_RATE, MAX_REDRIVE_RATE, REDRIVE_WINDOW, RedriveRunner, redrive_id, redrive_rows};
 pub use replay::{LogSpan, NotReplayed, ReplayOutcome, ReplayPlan, ReplayTarget};

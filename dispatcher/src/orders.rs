@@ -4,7 +4,11 @@
 //!
 //! A replay carries a whole record of an earlier event to one flow, to which it is as if the record came now.
 
+mod moves;
+
 use bytes::Bytes;
+use moves::MovedRun;
+pub(crate) use moves::match_steps;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use usher_engine::arrival::{Command, CommandKind};
@@ -13,6 +17,7 @@ use usher_proto::{Event, EventId, EventRef, Instance, Record, Source, SubjectId,
 const REDRIVE: &str = "run.redrive";
 const CANCEL: &str = "run.cancel";
 const WAKE: &str = "run.wake";
+const MOVE: &str = "run.move";
 const RERUN: &str = "run.rerun";
 const REPLAY: &str = "run.replay";
 
@@ -34,6 +39,14 @@ struct Data {
     body: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     record: Option<ReplayedRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<MovedRun>,
+}
+
+impl Data {
+    fn new(flow: &str, event: String, by: &str) -> Self {
+        Self { flow: flow.to_owned(), event, by: by.to_owned(), deaths: None, body: None, record: None, from: None }
+    }
 }
 
 /// A record that is replayed. Its key is that of the command.
@@ -50,9 +63,14 @@ pub fn event(flow: &str, run: &EventRef, subject: &SubjectId, by: &str, order: &
         CommandKind::Redrive { deaths } => (REDRIVE, Some(*deaths), None, deaths.to_string()),
         CommandKind::Cancel => (CANCEL, None, None, rand::random::<u64>().to_string()),
         CommandKind::Wake => (WAKE, None, None, rand::random::<u64>().to_string()),
+        CommandKind::TakeOver(_) => (MOVE, None, None, rand::random::<u64>().to_string()),
         CommandKind::Rerun { body } => (RERUN, None, Some(body.clone()), rand::random::<u64>().to_string()),
     };
-    let data = Data { flow: flow.to_owned(), event: run.to_string(), by: by.to_owned(), deaths, body, record: None };
+    let from = match order {
+        CommandKind::TakeOver(order) => Some(MovedRun::of(order)),
+        CommandKind::Redrive { .. } | CommandKind::Cancel | CommandKind::Wake | CommandKind::Rerun { .. } => None,
+    };
+    let data = Data { deaths, body, from, ..Data::new(flow, run.to_string(), by) };
     carrier(kind, data, &distinct, subject, now)
 }
 
@@ -62,7 +80,7 @@ pub fn replay(flow: &str, event: &Event, record: &Record, by: &str, now: Timesta
     let body = std::str::from_utf8(&record.body).ok()?.to_owned();
     let record = Some(ReplayedRecord { headers: record.headers.clone(), body });
     let run = event.reference().to_string();
-    let data = Data { flow: flow.to_owned(), event: run, by: by.to_owned(), deaths: None, body: None, record };
+    let data = Data { record, ..Data::new(flow, run, by) };
     Some(carrier(REPLAY, data, "", &event.subject, now))
 }
 
@@ -116,7 +134,7 @@ pub struct LoggedCommand {
     pub run: EventRef,
     /// The operator.
     pub by: String,
-    /// The action: redrive, cancel, wake, rerun or replay.
+    /// The action: redrive, cancel, wake, move, rerun or replay.
     pub what: &'static str,
 }
 
@@ -129,6 +147,7 @@ pub fn command_in(event: &Event) -> Option<LoggedCommand> {
         REDRIVE => "redrive",
         CANCEL => "cancel",
         WAKE => "wake",
+        MOVE => "move",
         RERUN => "rerun",
         REPLAY => "replay",
         _ => return None,
@@ -152,6 +171,7 @@ pub(crate) fn read(event: &Event, flow: &str) -> Option<Command> {
         REDRIVE => CommandKind::Redrive { deaths: data.deaths? },
         CANCEL => CommandKind::Cancel,
         WAKE => CommandKind::Wake,
+        MOVE => data.from?.order(),
         RERUN => CommandKind::Rerun { body: data.body? },
         _ => return None,
     };
@@ -175,8 +195,15 @@ mod tests {
 
     #[test]
     fn an_order_is_read_back_by_its_flow_and_by_no_other() {
+        let taken_over = CommandKind::TakeOver(Box::new(usher_engine::arrival::TakeOver {
+            from: "old".into(),
+            version: "v1".into(),
+            at: 1,
+            steps: vec!["now".into(), "later".into()],
+            to: None,
+        }));
         let rerun = CommandKind::Rerun { body: "{\"a\":1}".into() };
-        for order in [CommandKind::Redrive { deaths: 2 }, CommandKind::Cancel, CommandKind::Wake, rerun] {
+        for order in [CommandKind::Redrive { deaths: 2 }, CommandKind::Cancel, CommandKind::Wake, taken_over, rerun] {
             let (run, subject) = run();
             let given = event("email", &run, &subject, "ann", &order, NOW);
             let read_back = read(&given, "email").expect("an order");

@@ -94,7 +94,9 @@ impl Standing<'_> {
         let at: BTreeSet<String> = self.steps.keys().map(|index| self.step(*index)).collect();
         let has_all = |flow: &&Flow| at.iter().all(|name| flow.steps.iter().any(|step| step.name == *name));
         let hint = match flows.iter().find(has_all).filter(|_| stored.is_some()) {
-            Some(flow) => format!("; {} has the steps at which they stand", flow.name),
+            Some(flow) => {
+                format!("; {0} has the steps at which they stand: usher move --flow {1} --to {0}", flow.name, self.name)
+            }
             None => String::new(),
         };
         format!(

@@ -1,6 +1,6 @@
 //! Events on their way into the store, and the results of their admission.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,11 +79,39 @@ pub enum CommandKind {
     Cancel,
     /// Ends the wait or the pause of a run, which goes on at once.
     Wake,
+    /// Takes over a run of another flow that is not under way.
+    TakeOver(Box<TakeOver>),
     /// Runs a finished run again.
     Rerun {
         /// The event's body, unchanged: the store has dropped it.
         body: String,
     },
+}
+
+/// A run of another flow that goes on in this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeOver {
+    /// The flow that it leaves.
+    pub from: String,
+    /// The version with which it began. A run of another version is left alone.
+    pub version: String,
+    /// Index, from 0, of its step in that version. A run that has gone on is left alone.
+    pub at: usize,
+    /// The names of the steps of that version.
+    pub steps: Vec<String>,
+    /// The step of this flow at which it goes on; absent if the flow has none of that name, or is not known yet.
+    pub to: Option<TakenOverStep>,
+}
+
+/// The step at which a run goes on that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOverStep {
+    /// Index of the step, from 0.
+    pub step: usize,
+    /// The connector that the step calls; absent if it calls none.
+    pub connector: Option<String>,
+    /// Indexes of steps of the same names: those of the former flow with those of this one.
+    pub results: BTreeMap<usize, usize>,
 }
 
 impl CommandKind {
@@ -93,6 +121,7 @@ impl CommandKind {
             Self::Redrive { .. } => "redrive",
             Self::Cancel => "cancel",
             Self::Wake => "wake",
+            Self::TakeOver(_) => "move",
             Self::Rerun { .. } => "rerun",
         }
     }

@@ -63,7 +63,8 @@ fn meaning_of(flow: &Flow, offset: Offset, record: Record) -> Meaning {
 
 /// Returns the command that an event carries for this flow, by its present name or the one that it had when the command was given.
 fn command(flow: &Flow, event: &Event) -> Option<Command> {
-    orders::read(event, &flow.name).or_else(|| orders::read(event, flow.was.as_deref()?))
+    let command = orders::read(event, &flow.name).or_else(|| orders::read(event, flow.was.as_deref()?))?;
+    Some(orders::match_steps(command, flow))
 }
 
 /// Reads the event from a record. The error is the reason why the record holds no event that a store could take.

@@ -9,6 +9,7 @@ use usher_sql::{Answer, Connection, Dialect, SqlParam, query};
 
 use super::StoreError;
 use super::rows::{Named, RUN_COLUMNS, run};
+use super::take_over::{HAS_RUN, NO_STEP, take_over};
 use super::transitions::{self, CancelEntry, NOT_UNDER_WAY, TakenUp};
 
 /// Result of a command.
@@ -49,9 +50,12 @@ pub(super) async fn carry_out(
         CommandKind::Redrive { deaths } => (taker.redrive(*deaths).await?, "queued"),
         CommandKind::Rerun { body } => (taker.rerun(body).await?, "queued"),
         CommandKind::Wake => (wake(connection, flow, command).await?, "woken"),
+        CommandKind::TakeOver(order) => {
+            take_over(connection, dialect, flow, batch, arrival.offset, (command, order)).await?
+        }
         CommandKind::Cancel => (cancel(connection, dialect, flow, command).await?, "cancelled"),
     };
-    if !matches!(came, CommandResult::Nothing) {
+    if !matches!(came, CommandResult::Nothing) || word == NO_STEP || word == HAS_RUN {
         query("UPDATE usher_action SET came = $1 WHERE id = $2")
             .bind(word)
             .bind(arrival.event.id.as_str())
@@ -132,7 +136,7 @@ impl Taker<'_> {
     }
 }
 
-fn first_run(answers: &[Answer]) -> Result<Option<Run>, StoreError> {
+pub(super) fn first_run(answers: &[Answer]) -> Result<Option<Run>, StoreError> {
     answers.first().and_then(|answer| answer.rows.first()).map(run).transpose()
 }
 

@@ -24,6 +24,7 @@ mod seek;
 mod sql_store;
 mod story;
 mod suppression;
+mod take_over;
 mod time;
 mod transitions;
 mod trouble;
@@ -48,8 +49,8 @@ use usher_sql::fault::{self, DatabaseFault};
 use usher_sql::{MigrationError, SqlError, Tables};
 pub use views::{
     AccountShares, BoundedCount, CommandRow, DeadLetterCursor, DeadLetterQuery, DeadLetterRow, EventCursor, EventPage,
-    EventQuery, EventRow, FlowCounts, FlowPosition, FlowVersion, PauseRecord, QuotaUse, RecentRuns, RunCell,
-    RunContent, RunMark, RunTargetRow, SCAN, StandingRuns, SubjectRow,
+    EventQuery, EventRow, FlowCounts, FlowPosition, FlowVersion, MovableRow, PauseRecord, QuotaUse, RecentRuns,
+    RunCell, RunContent, RunMark, RunTargetRow, SCAN, StandingRuns, SubjectRow,
 };
 
 /// The tables of the store.

@@ -168,6 +168,57 @@ pub(super) fn take_up(
     with_params(moved, flow, now, params)
 }
 
+/// Values of an open run that goes on in another flow.
+pub(super) struct Moved<'a> {
+    /// Columns that get other values than those of the run, with the values in SQL.
+    pub(super) set: &'a [(&'a str, &'a str)],
+    /// The condition of the open run `o`.
+    pub(super) which: &'a str,
+}
+
+/// The columns of an open run that goes on in another flow, besides [`LASTING_COLUMNS`], with their values unless others are given:
+/// queued, with no attempt of its step.
+const MOVED: [(&str, &str); 14] = [
+    ("state", "'queued'"),
+    ("attempts", "0"),
+    ("generation", "0"),
+    ("asked_at", "CAST(NULL AS BIGINT)"),
+    ("failed_at", "CAST(NULL AS BIGINT)"),
+    ("deaths", "0"),
+    ("body", "o.body"),
+    ("before_event", "o.before_event"),
+    ("due_at", "o.due_at"),
+    ("changed_at", "$2"),
+    ("answers", "o.answers"),
+    ("results", "o.results"),
+    ("reason", "o.reason"),
+    ("error", "o.error"),
+];
+
+/// Returns the statements that move an open run from a flow, `$1`, to another one. The first answer holds the run.
+pub(super) fn move_open(
+    dialect: Dialect,
+    from: &str,
+    now: Timestamp,
+    how: &Moved<'_>,
+    params: &[SqlParam],
+) -> Vec<SqlQuery> {
+    let lasting = LASTING_COLUMNS.split(", ").filter(|column| MOVED.iter().all(|(known, _)| known != column));
+    let lasting: Vec<(String, String)> = lasting.map(|column| (column.to_owned(), format!("o.{column}"))).collect();
+    let others = MOVED.iter().map(|(column, value)| ((*column).to_owned(), (*value).to_owned()));
+    let mut columns = Vec::new();
+    let mut values = Vec::new();
+    for (column, usual) in lasting.into_iter().chain(others) {
+        let given = how.set.iter().find(|(name, _)| *name == column).map(|(_, value)| (*value).to_owned());
+        values.push(given.unwrap_or(usual));
+        columns.push(column);
+    }
+    let which = format!("o.flow = $1 AND {}", how.which);
+    let (columns, values) = (columns.join(", "), values.join(", "));
+    let moved = moved(dialect, "usher_open_run", "usher_open_run", &columns, &values, &which, RUN_COLUMNS);
+    with_params(moved, from, now, params)
+}
+
 /// Returns the statements that move the rows `o` that meet `which` from one table to another and return some columns of what
 /// they have written.
 fn moved(

@@ -22,7 +22,7 @@ pub use people::SubjectRow;
 use serde::Serialize;
 pub use standing::StandingRuns;
 pub use status::{AccountShares, FlowPosition, QuotaUse};
-pub use targets::{CommandRow, RunTargetRow};
+pub use targets::{CommandRow, MovableRow, RunTargetRow};
 
 /// Largest number of rows of one flow that a statement reads.
 pub const SCAN: usize = 10_000;

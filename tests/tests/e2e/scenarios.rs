@@ -23,6 +23,7 @@ mod logs;
 mod many_runs;
 mod memory;
 mod messages;
+mod moved;
 mod named_by_flows;
 mod old_news;
 mod operators;

@@ -77,6 +77,7 @@ mod wake;
 mod refused;
 
 mod suppression;
+mod take_over;
 
 on_every_store!(
     what_came_of_each_run_of_a_redrive_is_told_apart,

@@ -34,6 +34,17 @@ pub struct RunTargetRow {
     pub reason: Option<String>,
 }
 
+/// One run that may go on in another flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovableRow {
+    /// The run.
+    pub run: RunTargetRow,
+    /// The version of its flow.
+    pub version: String,
+    /// True if no request of it may have taken effect without its outcome being known.
+    pub is_free: bool,
+}
+
 /// The result of an operator's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandRow {
@@ -51,16 +62,27 @@ impl SqlStore {
     ///
     /// If the database does not answer, or a row cannot be read.
     pub async fn targets(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunTargetRow>, StoreError> {
+        Ok(self.movable(filter, limit).await?.into_iter().map(|row| row.run).collect())
+    }
+
+    /// Returns the same runs as [`Self::targets`], with what decides if they may go on in another flow.
+    ///
+    /// # Errors
+    ///
+    /// If the database does not answer, or a row cannot be read.
+    pub async fn movable(&self, filter: &RunFilter, limit: usize) -> Result<Vec<MovableRow>, StoreError> {
         let Some(conditions) = self.conditions(filter).await? else { return Ok(Vec::new()) };
         let sql = format!(
-            "SELECT r.flow, r.event_ref, r.subject, r.partition, r.origin, r.step, r.state, r.deaths, r.reason FROM usher_run r \
+            "SELECT r.flow, r.event_ref, r.subject, r.partition, r.origin, r.step, r.state, r.deaths, r.reason, r.flow_version, \
+               CASE WHEN r.request IS NULL AND r.claimed_at IS NULL AND r.letter = 0 THEN CAST(1 AS BIGINT) ELSE 0 END AS is_free \
+             FROM usher_run r \
              WHERE {} ORDER BY r.partition, r.origin, r.flow, r.event_ref LIMIT ${}",
             conditions.sql,
             conditions.values.len() + 1
         );
         let read = |row| {
             let row = Named(row);
-            Ok(RunTargetRow {
+            let run = RunTargetRow {
                 flow: row.get("flow")?,
                 reference: row.parsed("event_ref")?,
                 subject: row.parsed("subject")?,
@@ -70,7 +92,8 @@ impl SqlStore {
                 state: row.parsed("state")?,
                 deaths: row.get("deaths")?,
                 reason: row.get("reason")?,
-            })
+            };
+            Ok(MovableRow { run, version: row.get("flow_version")?, is_free: row.get::<i64>("is_free")? == 1 })
         };
         conditions.bind(sql).bind(bound(limit)).fetch_all(&self.database).await?.iter().map(read).collect()
     }
