@@ -11,4 +11,4 @@ pub mod samples;
 pub mod test_recipients;
 
 pub use key::{is_id, is_user_id, key};
-pub use user::{fields, name, primary_address, primary_email, primary_phone, snapshot, updated_at};
+pub use user::{fields, name, primary_address, primary_email, primary_phone, snapshot, updated_at, user_id};

@@ -27,6 +27,15 @@ pub fn snapshot(event: &Event) -> Option<Snapshot> {
     }
 }
 
+/// Returns the id of the user whom an event concerns, from the field that events of its type use; `None` if it concerns
+/// no user. Clerk writes an empty string where it means null.
+pub fn user_id(kind: &str, data: Json<'_>) -> Option<String> {
+    let own: &[&str] = if kind.starts_with("user.") { &["id"] } else { &[] };
+    let places: [&[&str]; 5] =
+        [own, &["user_id"], &["user", "id"], &["public_user_data", "user_id"], &["payer", "user_id"]];
+    places.into_iter().filter(|place| !place.is_empty()).find_map(|place| data.at(place)?.filled()).map(Into::into)
+}
+
 /// Returns `field` of the entry of `list` whose id equals the value of `id_field`. The first address in Clerk's list is
 /// not necessarily the primary one.
 fn primary(user: Json<'_>, id_field: &str, list: &str, field: &str) -> Option<String> {

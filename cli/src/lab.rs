@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use usher_lab::{Lab, LabHandle};
+use usher_proto::signature::SigningSecret;
 use usher_service::options::Environment;
 use usher_service::{listen, shutdown, telemetry};
 
@@ -70,4 +71,16 @@ pub(crate) fn stand_in(environment: Environment, lab: &LabHandle) -> anyhow::Res
         .with("STRIPE_PRICE_ID", price)
         // Users are written to the database of the store, not to the one that the shell's environment names.
         .with("DATABASE_URL", ""))
+}
+
+/// Lets the double of Clerk send its webhooks to ingest at `listen`, signed with the first secret of the default instance.
+pub(crate) fn send_webhooks(lab: &LabHandle, listen: SocketAddr, environment: &Environment) -> anyhow::Result<()> {
+    let secrets = environment.get("CLERK_WEBHOOK_SIGNING_SECRET")?.unwrap_or_default();
+    let Some(secret) = secrets.split_whitespace().next() else { return Ok(()) };
+    // A secret that is not valid ends the start where ingest reads it, with an error that says why.
+    if let Ok(secret) = SigningSecret::parse(secret) {
+        let to = format!("http://{listen}/webhooks/clerk").parse().context("the address of ingest")?;
+        lab.lab().send_webhooks(to, secret)?;
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_console::{ConsoleConfig, ConsoleLinks};
 use usher_dispatcher::operator::OperatorCommands;
-use usher_dispatcher::{Dispatcher, DispatcherConfig};
+use usher_dispatcher::{Dispatcher, DispatcherConfig, PassedOverStep};
 use usher_eventlog::{LogAddress, LogLayout, LogWatch};
 use usher_flows::FlowFiles;
 use usher_flows::Pattern;
@@ -131,6 +131,7 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     }
     if let Some(lab) = &lab {
         environment = lab::stand_in(environment, lab)?;
+        lab::send_webhooks(lab, addresses.listen, &environment)?;
     }
     let layout = arguments.layout.clone();
     let mut console_environment = environment.clone();
@@ -253,6 +254,9 @@ fn own_files(log: &LogAddress, dispatcher: &DispatcherConfig) -> Vec<OwnFile> {
 fn tell_gaps(dispatcher: &DispatcherConfig, ingest: &IngestConfig) {
     for (flow, why) in &dispatcher.left_out {
         output::notice(&format!("flow {flow} is left out: {why}"));
+    }
+    for PassedOverStep { flow, step, instance, settings } in dispatcher.passed_over() {
+        output::notice(&format!("flow {flow} passes over step {step} for instance {instance}: {settings} is not set"));
     }
     for flow in &dispatcher.flows {
         for instance in &flow.instances {

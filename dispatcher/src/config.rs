@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use usher_connectors::{StepUse, quota};
+use usher_connectors::{StepUse, is_configured, quota};
 use usher_eventlog::{LogAddress, LogLayout};
 use usher_flows::{Action, Flow, FlowFiles};
 use usher_proto::Instance;
@@ -33,6 +33,19 @@ pub struct DispatcherArguments {
     /// The location of the flow files.
     #[command(flatten)]
     pub files: FlowFiles,
+}
+
+/// An optional step that is passed over, because its destination is not configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOverStep<'a> {
+    /// The flow's name.
+    pub flow: &'a str,
+    /// The step's name.
+    pub step: &'a str,
+    /// The instance for which it is passed over.
+    pub instance: &'a str,
+    /// The setting that is not set, or the prefix of its settings.
+    pub settings: &'a str,
 }
 
 /// A configuration that has been checked completely.
@@ -175,10 +188,36 @@ impl DispatcherConfig {
         let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for flow in &self.flows {
             for instance in flow.instances.iter().map(Instance::as_str) {
-                used.entry(instance).or_default().extend(flow.connectors());
+                let optional = self.configured(flow, instance).map(|(_, connector)| connector);
+                used.entry(instance).or_default().extend(flow.required().chain(optional));
             }
         }
         used
+    }
+
+    /// Returns the optional steps of a flow whose destination is configured for an instance, each with its connector. A
+    /// setting that cannot be read is reported when the connector is opened.
+    fn configured<'a>(&self, flow: &'a Flow, instance: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let environment = self.environment.scoped_to(instance);
+        flow.optional().filter(move |(_, connector)| is_configured(connector, &environment).unwrap_or(true))
+    }
+
+    /// Returns the optional steps that are passed over because their destination is not configured.
+    pub fn passed_over(&self) -> Vec<PassedOverStep<'_>> {
+        let mut passed_over = Vec::new();
+        for flow in &self.flows {
+            for instance in flow.instances.iter().map(Instance::as_str) {
+                let configured: Vec<(&str, &str)> = self.configured(flow, instance).collect();
+                let open = flow.optional().filter(|step| !configured.contains(step));
+                passed_over.extend(open.map(|(step, connector)| PassedOverStep {
+                    flow: &flow.name,
+                    step,
+                    instance,
+                    settings: usher_connectors::spec(connector).and_then(|spec| spec.settings).unwrap_or(connector),
+                }));
+            }
+        }
+        passed_over
     }
 
     /// Returns the uses of a connector in the steps of an instance's flows.
@@ -253,11 +292,11 @@ pub(crate) fn for_instance<T>(instance: &str, result: Result<T, ConfigError>) ->
 /// Returns the settings that a flow lacks: of its first destination that has no setting at all, or a variable that the flow
 /// names; `None` if it lacks nothing. A destination with at least one setting is meant to be used.
 fn unset(flow: &mut Flow, environment: &Environment) -> Result<Option<String>, ConfigError> {
-    for connector in flow.connectors() {
-        if let Some(prefix) = usher_connectors::spec(connector).and_then(|spec| spec.settings)
-            && environment.with_prefix(prefix)?.is_empty()
+    for connector in flow.required() {
+        if !is_configured(connector, environment)?
+            && let Some(settings) = usher_connectors::spec(connector).and_then(|spec| spec.settings)
         {
-            return Ok(Some(format!("no {prefix}... variable is set")));
+            return Ok(Some(format!("no {settings}... variable is set")));
         }
     }
     let missing = flow.settings.read(&flow.instances, environment)?;

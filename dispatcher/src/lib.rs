@@ -10,7 +10,7 @@ mod lag;
 mod metrics;
 mod service;
 
-pub use config::DispatcherConfig;
+pub use config::{DispatcherConfig, PassedOverStep};
 pub use delivery::{Dispatcher, DispatcherError, first_claims};
 pub use metrics::METRICS;
 pub use service::program;

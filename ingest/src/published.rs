@@ -23,13 +23,14 @@ const SIGNING: [&str; 5] = [
 
 /// The destinations: the setting of the key, the setting of the base URL, and the key that the lab
 /// and `docker-compose.yml` use.
-const DESTINATIONS: [(&str, &str, &str); 7] = [
+const DESTINATIONS: [(&str, &str, &str); 8] = [
     ("RESEND_API_KEY", "RESEND_BASE_URL", "re_lab"),
     ("STRIPE_SECRET_KEY", "STRIPE_BASE_URL", "sk_test_lab"),
     ("MAILCHIMP_API_KEY", "MAILCHIMP_BASE_URL", "0123456789abcdef0123456789abcdef-us1"),
     ("ALGOLIA_API_KEY", "ALGOLIA_BASE_URL", "0123456789abcdef0123456789abcdef"),
     ("NOVU_SECRET_KEY", "NOVU_BASE_URL", "0123456789abcdef0123456789abcdef"),
     ("NYLAS_API_KEY", "NYLAS_BASE_URL", "nyk_lab"),
+    ("CLERK_SECRET_KEY", "CLERK_BASE_URL", "sk_test_lab"),
     ("HTTP_SIGNING_SECRET", "HTTP_BASE_URL", PUBLISHED[2]),
 ];
 

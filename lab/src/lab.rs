@@ -10,13 +10,17 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use usher_proto::signature::SigningSecret;
 
+use crate::clerk::hooks::Hooks;
 use crate::double::Double;
 use crate::fake_server::FakeServer;
 use crate::faults::{Fault, FaultInForce};
 use crate::ledger::{Entry, Filter, LedgerCounts, RequestLedger};
 use crate::limits::Limit;
-use crate::{ControlError, UnknownProvider, algolia, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook};
+use crate::{
+    ControlError, UnknownProvider, algolia, clerk, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook,
+};
 
 /// Default number of requests, and of effects, that a lab stores.
 pub const KEEP: usize = 10_000;
@@ -26,8 +30,9 @@ const OBJECTS: usize = 2;
 /// repeated long after it was made.
 const KEYS: usize = 10;
 
-/// Creates all doubles, in the order in which they are listed. Each stores up to `most` objects of a kind.
-fn doubles(most: usize) -> Vec<Box<dyn Double>> {
+/// Creates all doubles, in the order in which they are listed. Each stores up to `most` objects of a kind. That of Clerk
+/// reports its changes to `hooks`.
+fn doubles(most: usize, hooks: Hooks) -> Vec<Box<dyn Double>> {
     vec![
         Box::new(resend::ResendDouble),
         Box::new(smtp::SmtpDouble),
@@ -37,6 +42,7 @@ fn doubles(most: usize) -> Vec<Box<dyn Double>> {
         Box::new(novu::NovuDouble::holding(most)),
         Box::new(algolia::AlgoliaDouble::holding(most)),
         Box::new(nylas::NylasDouble::holding(most)),
+        Box::new(clerk::ClerkDouble::holding(most, hooks)),
     ]
 }
 
@@ -45,6 +51,8 @@ fn doubles(most: usize) -> Vec<Box<dyn Double>> {
 pub struct Lab {
     servers: Arc<[Arc<FakeServer>]>,
     ledger: Arc<RequestLedger>,
+    hooks: Hooks,
+    stop: CancellationToken,
 }
 
 impl Lab {
@@ -57,10 +65,10 @@ impl Lab {
         let ledger = Arc::new(RequestLedger::keeping(keep));
         let keys = keep.saturating_mul(KEYS);
         let server = |double| Arc::new(FakeServer::new(double, ledger.clone(), keys, stop.clone()));
-        Self {
-            servers: doubles(keep.saturating_mul(OBJECTS)).into_iter().map(server).collect(),
-            ledger: ledger.clone(),
-        }
+        let hooks = Hooks::default();
+        let doubles = doubles(keep.saturating_mul(OBJECTS), hooks.clone());
+        let servers = doubles.into_iter().map(server).collect();
+        Self { servers, ledger: ledger.clone(), hooks, stop: stop.clone() }
     }
 
     /// Serves a new lab on `listener` until `stop` is cancelled, and its mail server on a free port of
@@ -106,6 +114,16 @@ impl Lab {
     /// Returns the HTTP routes of the doubles and the controls.
     pub fn router(&self) -> Router {
         control::router(self.clone())
+    }
+
+    /// Sends the webhooks of the double of Clerk to `to` from now on, signed with `secret`: of every user and organization that is
+    /// created, changed or deleted there. [`install_tls`](usher_service::telemetry::install_tls) must have been called before.
+    ///
+    /// # Errors
+    ///
+    /// If the HTTP client cannot be created.
+    pub fn send_webhooks(&self, to: reqwest::Url, secret: SigningSecret) -> Result<(), reqwest::Error> {
+        self.hooks.send_to(to, secret, self.stop.clone())
     }
 
     /// Returns the names of the doubles.

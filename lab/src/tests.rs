@@ -8,6 +8,7 @@ mod smtp;
 mod stripe;
 
 mod algolia;
+mod clerk;
 mod mailchimp;
 mod novu;
 mod nylas;

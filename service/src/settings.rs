@@ -63,6 +63,9 @@ const SETTINGS: &[(&str, Extent)] = &[
     ("RESEND_WEBHOOK_SECRET", Instances),
     ("STRIPE_WEBHOOK_SECRET", Instances),
     ("NYLAS_WEBHOOK_SECRET", Instances),
+    ("CLERK_SECRET_KEY", Instances),
+    ("CLERK_BASE_URL", Instances),
+    ("CLERK_QUOTA", Instances),
     ("RESEND_API_KEY", Instances),
     ("RESEND_BASE_URL", Instances),
     ("RESEND_QUOTA", Instances),
@@ -105,7 +108,7 @@ const OPEN: &[&str] =
 /// name with such a prefix is a mistake.
 const OURS: &[&str] =
     &["USHER_", "CLERK_WEBHOOK_", "RESEND_", "SMTP_", "STRIPE_", "MAILCHIMP_", "NOVU_", "ALGOLIA_", "NYLAS_"];
-/// Prefixes that other programs may use too (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_SECRET_KEY`). Such a name is a
+/// Prefixes that other programs may use too (`HTTP_PROXY`, `DATABASE_HOST`, `CLERK_JWT_KEY`). Such a name is a
 /// mistake only if it is very similar to a setting.
 const SHARED: &[&str] = &["HTTP_", "DATABASE_", "CLERK_"];
 /// Names that other programs use for the same settings.

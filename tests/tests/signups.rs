@@ -76,7 +76,7 @@ async fn everybody_who_signs_up_has_everything_once(backend: Backend) {
         assert!(twice.is_empty(), "{what}: {twice:?}");
         counted.push(format!("{what} {}", times.len()));
     }
-    for (what, provider) in [("members", "mailchimp"), ("records", "algolia")] {
+    for (what, provider) in [("members", "mailchimp"), ("records", "algolia"), ("metadata", "clerk")] {
         // A repeated write leaves the same object.
         let times = times(&env.effects(provider), &|_| true, &users);
         assert_eq!(times.keys().copied().collect::<BTreeSet<_>>(), all, "{what}: everybody");

@@ -12,10 +12,13 @@ use usher_proto::Json;
 use super::client::Clean;
 
 /// Places of the error's name in the destinations' answers, by JSON pointer: Stripe (`error.code`, `error.type`), Nylas
-/// (`error.type`), Resend (`name`), Novu (`error`), others.
-const NAMES: [&str; 7] = ["/error/code", "/error/type", "/name", "/code", "/type", "/title", "/error"];
-/// Places of the message: Stripe and Nylas (`error.message`), Resend, Novu and Algolia (`message`), Mailchimp (`detail`).
-const MESSAGES: [&str; 5] = ["/error/message", "/message", "/detail", "/error_description", "/error"];
+/// (`error.type`), Resend (`name`), Novu (`error`), Clerk (the first of `errors`), others.
+const NAMES: [&str; 8] =
+    ["/errors/0/code", "/error/code", "/error/type", "/name", "/code", "/type", "/title", "/error"];
+/// Places of the message: Stripe and Nylas (`error.message`), Resend, Novu and Algolia (`message`), Mailchimp (`detail`),
+/// Clerk.
+const MESSAGES: [&str; 6] =
+    ["/error/message", "/message", "/detail", "/error_description", "/error", "/errors/0/long_message"];
 /// Place of Mailchimp's list of fields that it refuses, each with `field` and `message`.
 const FIELDS: &str = "/errors";
 /// Bytes of a body that is no JSON of a known form, of which the message is made.
@@ -96,6 +99,11 @@ mod tests {
                 r#"{"title":"Invalid","detail":"fields.","errors":[{"field":"FNAME","message":"too long"}]}"#,
                 "Invalid",
                 "fields. (FNAME: too long)",
+            ),
+            (
+                r#"{"errors":[{"code":"resource_not_found","message":"not found","long_message":"No user"}]}"#,
+                "resource_not_found",
+                "No user",
             ),
             (r#"{"message":"Record is too big","status":400}"#, "-", "Record is too big"),
             ("<html>Bad Gateway</html>", "-", "<html>Bad Gateway</html>"),

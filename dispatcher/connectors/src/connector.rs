@@ -35,6 +35,18 @@ pub enum Lookup {
     Later(Outcome),
 }
 
+/// Change that an operation makes to the subject of the event from which its request is built. Only a destination that is the
+/// source of the subject's events makes one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SubjectChange {
+    /// It is not known, or the operation does not concern the subject.
+    Unknown,
+    /// The subject is as the operation would leave it: the request would change nothing.
+    Nothing,
+    /// The subject afterwards, as its source will describe it.
+    Becomes(serde_json::Value),
+}
+
 /// Client of one destination.
 #[async_trait]
 pub trait Connector: Send + Sync {
@@ -75,6 +87,13 @@ pub trait Connector: Send + Sync {
     fn sub_account(&self, request: &[u8]) -> Option<String> {
         let _ = request;
         None
+    }
+
+    /// Returns the change that the operation makes to the event's subject, by its newest known state. A step that would change
+    /// nothing is passed over: at a destination that sends an event for each write, it would start itself without end.
+    fn subject_change(&self, inputs: &StepInput<'_>) -> SubjectChange {
+        let _ = inputs;
+        SubjectChange::Unknown
     }
 
     /// Builds the exact request, as bytes that only this connector reads. A pure function of its inputs, except for a

@@ -21,6 +21,7 @@ mod rehearsal;
 mod stored;
 
 mod algolia;
+mod clerk;
 mod database;
 mod http;
 mod mailchimp;
@@ -33,7 +34,7 @@ mod stripe;
 use std::time::Duration;
 
 pub use call_gate::{CallGate, Observed, RequestGate};
-pub use connector::{Connector, Connectors, Idempotency, Lookup};
+pub use connector::{Connector, Connectors, Idempotency, Lookup, SubjectChange};
 pub use database::USERS_TABLES;
 pub use fit::Unfit;
 pub use fit::{check, fit, phones};
@@ -69,6 +70,7 @@ pub const CONNECTORS: &[ConnectorSpec] = &[
     novu::SPEC,
     algolia::SPEC,
     nylas::SPEC,
+    clerk::SPEC,
 ];
 
 /// Returns the connector of this name, or `None` if there is none.
@@ -105,6 +107,19 @@ pub fn quota(connector: &str, environment: &Environment) -> Result<(Quota, bool)
     match spec(connector).and_then(|spec| spec.default_quota) {
         Some(DefaultQuota { limit, is_assumed }) => Ok((read(limit)?, is_assumed)),
         None => Ok(Default::default()),
+    }
+}
+
+/// True if a connector is meant to be used: the environment has one of its settings, or it needs none.
+///
+/// # Errors
+///
+/// A setting cannot be read.
+pub fn is_configured(connector: &str, environment: &Environment) -> Result<bool, ConfigError> {
+    match spec(connector).and_then(|spec| spec.settings) {
+        None => Ok(true),
+        Some(prefix) if prefix.ends_with('_') => Ok(!environment.with_prefix(prefix)?.is_empty()),
+        Some(name) => Ok(environment.get(name)?.is_some()),
     }
 }
 

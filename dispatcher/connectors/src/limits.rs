@@ -180,6 +180,12 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("http", "", ValueLimit::Any),
     // The connector checks its own rules.
     ("mailchimp", "", ValueLimit::Any),
+    // Clerk documents no length of its ids, and 8 KB for each metadata field, which the connector checks.
+    ("clerk", "user_id", UNLIMITED_ID),
+    ("clerk", "organization_id", UNLIMITED_ID),
+    ("clerk", "public", ValueLimit::Any),
+    ("clerk", "private", ValueLimit::Any),
+    ("clerk", "unsafe", ValueLimit::Any),
     // Novu documents no lengths, only 512 KiB for the whole request, which the connector checks.
     ("novu", "workflow", UNLIMITED_ID),
     ("novu", "subscriber_id", UNLIMITED_ID),

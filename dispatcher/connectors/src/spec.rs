@@ -16,7 +16,8 @@ use super::{Connector, http};
 pub struct ConnectorSpec {
     /// Name; flow files write it before an operation's name.
     pub name: &'static str,
-    /// Prefix of its settings' names; `None` if it needs no setting.
+    /// Prefix of its settings' names, which ends in `_`, or the name of the setting without which it cannot be opened;
+    /// `None` if it needs no setting.
     pub settings: Option<&'static str>,
     /// Its operations.
     pub operations: &'static [Operation],

@@ -17,6 +17,8 @@ pub struct StepInput<'a> {
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
     pub event: &'a Event,
+    /// Newest known state of the event's subject, as JSON; `None` if none is known.
+    pub known: Option<&'a str>,
     /// Number of reruns ordered for the run.
     pub rerun: u32,
 }

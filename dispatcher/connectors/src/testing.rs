@@ -80,7 +80,7 @@ pub(super) fn prepare_once(
 ) -> Result<Vec<u8>, PrepareError> {
     let event = event(data);
     let params = params.as_object().expect("parameters");
-    connector.prepare(&StepInput { operation, params, event: &event, rerun })
+    connector.prepare(&StepInput { operation, params, event: &event, known: None, rerun })
 }
 
 /// Returns an event that occurred at 2026-01-01T10:00:00.250Z.

@@ -84,6 +84,10 @@ pub enum NotCalled {
     Deleted,
     /// It was a wait, which is over.
     WaitOver,
+    /// It would change nothing: what it would write is there already.
+    InPlace,
+    /// It is optional, and its destination is not configured.
+    NotConfigured,
     /// The version of the flow has no such step.
     NoStep,
 }
@@ -95,6 +99,8 @@ impl NotCalled {
             Self::Condition => "condition",
             Self::Deleted => "deleted",
             Self::WaitOver => "waited",
+            Self::InPlace => "in_place",
+            Self::NotConfigured => "not_configured",
             Self::NoStep => "no_step",
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use minijinja::Value as Rendered;
 use minijinja::value::{Enumerator, Object};
 use serde_json::{Map, Value, json};
-use usher_clerk::{primary_email, primary_phone};
+use usher_clerk::{primary_email, primary_phone, user_id};
 use usher_connectors::{SECRETS, secret_placeholder};
 use usher_engine::Run;
 use usher_engine::field_diff::EMAIL;
@@ -323,13 +323,4 @@ fn user(event: &Event, snapshot: Option<&str>) -> Rendered {
 /// True for keys at Clerk that are not the id of a user: of an organization, and digests.
 fn is_no_user(key: &str) -> bool {
     key.starts_with("org_") || key.contains(':')
-}
-
-/// Returns the id of the user whom an event of Clerk concerns, from the field that events of its type use; `None` if it concerns
-/// no user. Clerk writes an empty string where it means null.
-fn user_id(kind: &str, data: Json<'_>) -> Option<String> {
-    let own: &[&str] = if kind.starts_with("user.") { &["id"] } else { &[] };
-    let places: [&[&str]; 5] =
-        [own, &["user_id"], &["user", "id"], &["public_user_data", "user_id"], &["payer", "user_id"]];
-    places.into_iter().filter(|place| !place.is_empty()).find_map(|place| data.at(place)?.filled()).map(Into::into)
 }

@@ -139,6 +139,8 @@ pub struct Call {
     pub on_unknown_outcome: OnUnknownOutcome,
     /// True if the call is also made when its subject was deleted in the meantime, because it cleans up or warns.
     pub for_deleted: bool,
+    /// True if the step is passed over where its destination is not configured.
+    pub optional: bool,
 }
 
 /// The decision when it cannot be determined whether an attempt took effect.
@@ -281,6 +283,22 @@ impl Flow {
         self.uses().flat_map(|(_, used)| {
             let names = usher_connectors::secrets_of(used.params);
             names.into_iter().map(move |name| (used.step, name))
+        })
+    }
+
+    /// Returns the steps that are passed over where their destination is not configured, each with its connector.
+    pub fn optional(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Call(call) if call.optional => Some((step.name.as_str(), call.connector.as_str())),
+            Action::Call(_) | Action::Wait(_) => None,
+        })
+    }
+
+    /// Returns the connectors that the flow cannot do without, in order and with duplicates.
+    pub fn required(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Call(call) if !call.optional => Some(call.connector.as_str()),
+            Action::Call(_) | Action::Wait(_) => None,
         })
     }
 

@@ -1,7 +1,9 @@
 //! Rehearses a flow before it is used. Each step is executed, up to the exact request, with samples of every event that
 //! the flow starts on, with and without the values that an event may lack. A step that would be dead-lettered for every
-//! user is an error; one that would be dead-lettered for some users is a warning.
+//! user is an error; one that would be dead-lettered for some users is a warning. A step that would start itself without end is
+//! an error, too.
 
+mod echo;
 mod names;
 mod part;
 mod preview;
@@ -120,6 +122,10 @@ fn perform(flow: &Flow, lines: &Lines, connectors: &Connectors, scenes: &[Scene]
         }
         let is_forced = is_left_out || none_wanted;
         for (key, is_error, message) in judge(&part, &results, is_forced) {
+            let list = if is_error { &mut findings.errors } else { &mut findings.warnings };
+            list.push(problem(flow, lines.of(index, &key), message));
+        }
+        if let Some((key, is_error, message)) = echo::judge(&part, index, &wanted) {
             let list = if is_error { &mut findings.errors } else { &mut findings.warnings };
             list.push(problem(flow, lines.of(index, &key), message));
         }

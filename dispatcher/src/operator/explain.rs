@@ -129,6 +129,8 @@ impl RunCircumstances {
                 Some(when) => format!("step {step}: its `when` does not hold: {when}"),
                 None => format!("step {step}: its `when` does not hold"),
             },
+            "in_place" => format!("step {step}: what it would write is there already"),
+            "not_configured" => format!("step {step}: it is optional, and its destination is not configured"),
             "deleted" => format!("step {step}: its user or object is deleted"),
             outcome => format!("step {step}: {outcome}"),
         }

@@ -20,6 +20,7 @@ const BEGINNINGS: &[(&str, &str)] = &[
 
 /// Settings that hold a key or an id: the allowed prefixes, and a description of a valid value.
 const KEYS: &[(&str, &[&str], &str)] = &[
+    ("CLERK_SECRET_KEY", &["sk_"], "the secret key of Clerk begins with sk_live_ or sk_test_"),
     ("RESEND_API_KEY", &["re_"], "an API key of Resend begins with re_"),
     ("STRIPE_SECRET_KEY", &["sk_", "rk_"], "the secret key begins with sk_"),
     ("STRIPE_PRICE_ID", &["price_"], "a price begins with price_"),

@@ -368,6 +368,39 @@ async fn nylas() {
 }
 
 #[tokio::test]
+async fn clerk() {
+    let body: Body = |_, code| {
+        let meta = r#"{"param_name":"private_metadata"}"#;
+        let error =
+            format!(r#"{{"code":"{code}","message":"not {ADDRESS}","long_message":"{ADDRESS}","meta":{meta}}}"#);
+        format!(r#"{{"errors":[{error}],"clerk_trace_id":"0af7651916cd43dd8448eb211c80319c"}}"#)
+    };
+    let rows = [
+        // Errors of the Backend API, by status.
+        (400, "request_body_invalid", Err(InvalidRequest)),
+        (401, "clerk_key_invalid", Err(Configuration)),
+        (401, "authentication_invalid", Err(Configuration)),
+        (402, "unsupported_subscription_plan_features", Err(Configuration)),
+        (403, "authorization_invalid", Err(Configuration)),
+        (404, "resource_not_found", Err(NotFound)),
+        (405, "", Err(InvalidRequest)),
+        (408, "", Ok(Timeout)),
+        (409, "conflict", Ok(Conflict)),
+        (413, "", Err(InvalidRequest)),
+        (422, "form_param_exceeds_allowed_size", Err(InvalidRequest)),
+        (422, "form_param_unknown", Err(InvalidRequest)),
+        (429, "too_many_requests", Ok(Throttled)),
+        (500, "internal_clerk_error", Ok(Unavailable)),
+        (502, "", Ok(Unavailable)),
+        (503, "maintenance_mode", Ok(Unavailable)),
+        (504, "", Ok(Unavailable)),
+        // For an unknown code the status decides.
+        (410, "named_tomorrow", Err(InvalidRequest)),
+    ];
+    check("clerk", body, str::to_owned, &rows).await;
+}
+
+#[tokio::test]
 async fn a_redirect_and_a_status_that_nobody_knows_are_given_up() {
     for subject in SUBJECTS {
         for status in [302, 418] {

@@ -1,7 +1,7 @@
 //! Every request is valid according to the provider's OpenAPI document: method, path, query, headers and body, for
 //! every operation and parameter, including hostile values. `USHER_TEST_SPECS` names a folder with the documents
-//! `resend.json`, `novu.json` and `algolia-search.yml`; the providers publish them, and they are not part of this
-//! project. If the variable is not set, the tests are ignored, even with `CI` set.
+//! `resend.json`, `novu.json`, `algolia-search.yml` and `clerk-bapi-2026-05-12.yml`; the providers publish them, and they
+//! are not part of this project. If the variable is not set, the tests are ignored, even with `CI` set.
 
 mod openapi;
 
@@ -97,4 +97,10 @@ async fn novus_document_knows_every_request() {
 #[tokio::test]
 async fn algolias_document_knows_every_request() {
     judged("algolia", "algolia-search.yml").await;
+}
+
+#[needs(specs)]
+#[tokio::test]
+async fn clerks_document_knows_every_request() {
+    judged("clerk", "clerk-bapi-2026-05-12.yml").await;
 }

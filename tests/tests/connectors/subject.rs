@@ -110,6 +110,16 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
         reads: true,
         looks_up: true,
     },
+    ConnectorSubject {
+        name: "clerk",
+        base: "CLERK_BASE_URL",
+        settings: &[("CLERK_SECRET_KEY", "sk_test_LEAKYSECRET")],
+        operation: "set_metadata",
+        params: || json!({ "user_id": "user_1", "private": { "email": ADDRESS } }),
+        done: (200, r#"{"id":"user_1","object":"user"}"#),
+        reads: true,
+        looks_up: false,
+    },
 ];
 
 pub(crate) fn subject(name: &str) -> &'static ConnectorSubject {
@@ -172,7 +182,7 @@ pub(crate) fn prepare_rerun(
         body: Bytes::from(json!({ "type": "user.created", "data": data }).to_string()),
     };
     let params = params.as_object().unwrap();
-    connector.prepare(&StepInput { operation, params, event: &event, rerun })
+    connector.prepare(&StepInput { operation, params, event: &event, known: None, rerun })
 }
 
 /// An empty database. Only the database connector uses it, and that one has its own suite.

@@ -45,3 +45,4 @@ mod typed;
 mod up;
 mod waits;
 mod ways_on;
+mod write_back;

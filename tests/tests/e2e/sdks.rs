@@ -38,4 +38,4 @@ macro_rules! judges {
     };
 }
 
-judges!(algolia, mailchimp, novu, nylas, resend, stripe);
+judges!(algolia, clerk, mailchimp, novu, nylas, resend, stripe);

@@ -134,7 +134,7 @@ fn prepared(directory: &Directory, operation: &str, kind: &str, at: i64, data: &
         body: Bytes::from(format!(r#"{{"type":"{kind}","data":{data}}}"#)),
     };
     let params = serde_json::Map::new();
-    directory.prepare(&StepInput { operation, params: &params, event: &event, rerun: 0 })
+    directory.prepare(&StepInput { operation, params: &params, event: &event, known: None, rerun: 0 })
 }
 
 fn organization(name: &str, updated_at: i64) -> Value {

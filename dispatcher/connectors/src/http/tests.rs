@@ -110,7 +110,7 @@ fn the_event_is_posted_as_it_was_sent() {
     let event = usher_proto::Event { body: format!(r#"{{"data":{sent},"type":"x"}}"#).into(), ..event(&Value::Null) };
     let params = json!({ "url": "https://a.test/x" });
     let params = params.as_object().expect("a table");
-    let inputs = StepInput { operation: "post", params, event: &event, rerun: 0 };
+    let inputs = StepInput { operation: "post", params, event: &event, known: None, rerun: 0 };
     let post = HttpRequest::read(&connector.prepare(&inputs).expect("a request")).expect("it reads back");
     let expected = sent.replace("ud83d", "ufffd");
     assert_eq!(

@@ -49,7 +49,7 @@ fn prepared(smtp: &Smtp, params: &Value) -> Result<Vec<u8>, PrepareError> {
         body: Bytes::from_static(b"{}"),
     };
     let params = params.as_object().expect("a table");
-    smtp.prepare(&StepInput { operation: "send", params, event: &event, rerun: 0 })
+    smtp.prepare(&StepInput { operation: "send", params, event: &event, known: None, rerun: 0 })
 }
 
 fn welcome(to: Value) -> Value {

@@ -55,7 +55,7 @@ fn event(kind: &str, data: &Value) -> Event {
 fn prepared(stripe: &Stripe, operation: &str, params: &Value) -> Result<Vec<u8>, PrepareError> {
     let params = params.as_object().expect("a table");
     let event = event("user.deleted", &json!({"id": "user_1", "object": "user"}));
-    stripe.prepare(&StepInput { operation, params, event: &event, rerun: 0 })
+    stripe.prepare(&StepInput { operation, params, event: &event, known: None, rerun: 0 })
 }
 
 impl Scene {
@@ -140,7 +140,7 @@ async fn nothing_is_deleted_by_an_empty_description() {
     }
     let params = serde_json::Map::new();
     let event = event("organization.deleted", &json!({"id": "org_1"}));
-    let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, rerun: 0 };
+    let inputs = StepInput { operation: DELETE_CUSTOMER, params: &params, event: &event, known: None, rerun: 0 };
     assert!(scene.stripe.prepare(&inputs).is_err(), "an organization is no user");
 }
 

@@ -14,7 +14,7 @@ use super::flow::FLOW_KEYS;
 use super::{Checked, Checker};
 
 const WAIT_KEYS: [&str; 4] = ["name", "when", "wait", WAIT_UNTIL];
-const CALL_KEYS: [&str; 10] = [
+const CALL_KEYS: [&str; 11] = [
     "name",
     "when",
     "use",
@@ -25,6 +25,7 @@ const CALL_KEYS: [&str; 10] = [
     "timeout",
     "on_unknown_outcome",
     "for_deleted",
+    "optional",
 ];
 
 /// Keys that users expect but that do not exist, each with an explanation.
@@ -35,6 +36,16 @@ const NOT_THERE: [(&str, &str); 6] = [
     ("bcc", "one mail goes to those in to"),
     ("attachments", "mails have no attachments"),
     ("delay", "a step of its own waits: [[step]] with wait = \"3d\""),
+    ("organization_id", "clerk.set_organization_metadata writes to an organization"),
+];
+
+/// Operations that are not offered on purpose, each with the reason.
+const NOT_OFFERED: [(&str, &str); 2] = [
+    (
+        "clerk.delete_user",
+        "a mistake in a flow would delete people for good; delete them in your application or Clerk's dashboard",
+    ),
+    ("clerk.ban_user", "a mistake in a flow would lock people out; ban them in your application or Clerk's dashboard"),
 ];
 
 /// Maximum timeout of an attempt. A rebalance or a stop would wait in vain for a longer attempt to end.
@@ -209,6 +220,7 @@ impl Checker<'_> {
             timeout: self.timeout(table),
             on_unknown_outcome: self.on_unknown_outcome(table, connector, operation.name),
             for_deleted: self.flag(table, "for_deleted"),
+            optional: self.flag(table, "optional"),
         })
     }
 
@@ -276,6 +288,9 @@ impl Checker<'_> {
             let of_connector = |(known, _): &(&str, &Operation)| *known == connector;
             let names: Vec<String> = all().map(name).collect();
             let own: Vec<String> = all().filter(of_connector).map(name).collect();
+            if let Some((_, why)) = NOT_OFFERED.iter().find(|(name, _)| *name == text) {
+                return self.refuse(&self.place(item), format!("{text} is not offered: {why}"));
+            }
             let hint = match (nearest(text, names.iter().map(String::as_str)), own.is_empty()) {
                 (Some(meant), _) => format!("; did you mean {meant}?"),
                 (None, false) => format!("; {connector} can {}", own.join(", ")),

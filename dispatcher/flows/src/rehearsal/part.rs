@@ -2,7 +2,7 @@
 //! and the settings contain.
 
 use serde_json::{Map, Value};
-use usher_connectors::{Connectors, StepInput};
+use usher_connectors::{Connector, Connectors, StepInput, SubjectChange};
 
 use super::super::wait::{WAIT_UNTIL, until};
 use super::super::{Action, Call, Context, Flow, FlowStep, Unrenderable, Wait, evaluate, render, render_some};
@@ -34,6 +34,16 @@ impl Failure {
     pub(super) fn key(&self) -> &str {
         self.place.split('.').next().unwrap_or_default()
     }
+}
+
+/// A step in one scene.
+enum Due<T> {
+    /// It is skipped: `when` is false, or a value that it needs is absent.
+    No,
+    /// It waits.
+    Wait,
+    /// It calls its destination.
+    Call(T),
 }
 
 /// A step, with everything that preparing its request requires.
@@ -72,6 +82,41 @@ impl Part<'_> {
 
     /// Prepares the request. Returns false if the step is skipped.
     fn request(&self, scene: &Scene, ignore_when: bool) -> Result<bool, Failure> {
+        let prepare = |call: &Call, connector: &dyn Connector, inputs: &StepInput<'_>| {
+            connector.prepare(inputs).map_err(|error| of_text(call, &error.0))
+        };
+        match self.with_inputs(scene, ignore_when, prepare)? {
+            Due::No => Ok(false),
+            Due::Wait => Ok(true),
+            Due::Call(prepared) => prepared.map(|_| true),
+        }
+    }
+
+    /// Returns the parameters of the step in a scene, and the change that it makes to the event's subject. Returns `None` if
+    /// the step makes no call, or would be dead-lettered.
+    pub(super) fn change(&self, scene: &Scene) -> Option<(Map<String, Value>, SubjectChange)> {
+        let change = |_: &Call, connector: &dyn Connector, inputs: &StepInput<'_>| {
+            (inputs.params.clone(), connector.subject_change(inputs))
+        };
+        match self.with_inputs(scene, false, change) {
+            Ok(Due::Call(change)) => Some(change),
+            Ok(Due::No | Due::Wait) | Err(_) => None,
+        }
+    }
+
+    /// True if the step is due in a scene: its `when` holds.
+    pub(super) fn is_due(step: &FlowStep, scene: &Scene) -> bool {
+        let holds = |when: &String| evaluate(when, &scene.context).is_ok_and(|it| it.is_some_and(|it| it.is_true()));
+        step.when.as_ref().is_none_or(holds)
+    }
+
+    /// Renders the parameters of the step and passes them to its connector.
+    fn with_inputs<T>(
+        &self,
+        scene: &Scene,
+        ignore_when: bool,
+        use_them: impl FnOnce(&Call, &dyn Connector, &StepInput<'_>) -> T,
+    ) -> Result<Due<T>, Failure> {
         let Self { flow, step, connectors } = self;
         let unrenderable = |key: &'static str| {
             move |error: Unrenderable| {
@@ -82,22 +127,22 @@ impl Part<'_> {
         if let Some(when) = step.when.as_deref().filter(|_| !ignore_when)
             && !evaluate(when, &scene.context).map_err(unrenderable("when"))?.is_some_and(|value| value.is_true())
         {
-            return Ok(false);
+            return Ok(Due::No);
         }
         let call = match &step.action {
             Action::Call(call) => call,
             Action::Wait(Wait::Until(text)) => {
                 until(text, &scene.context).map_err(unrenderable(""))?;
-                return Ok(true);
+                return Ok(Due::Wait);
             }
-            Action::Wait(Wait::For(_)) => return Ok(true),
+            Action::Wait(Wait::For(_)) => return Ok(Due::Wait),
         };
         let cannot = |message: String| of_text(call, &message);
         let fit = |params: &mut Map<String, Value>| fit(call, params);
         if let Some(needs) = &call.needs
             && evaluate(&needs.value, &scene.context).map_err(unrenderable("needs"))?.is_none()
         {
-            return Ok(false);
+            return Ok(Due::No);
         }
         let writes_to =
             usher_connectors::operation(&call.connector, &call.operation).map_or(&[][..], |it| it.writes_to);
@@ -112,11 +157,11 @@ impl Part<'_> {
         params.retain(|name, _| !writes_to.contains(&name.as_str()));
         fit(&mut params)?;
         params.extend(people);
-        let Some(connector) = connectors.get(&call.connector) else { return Ok(false) };
+        let Some(connector) = connectors.get(&call.connector) else { return Ok(Due::No) };
         let operation = call.operation.as_str();
-        let inputs = StepInput { operation, params: &params, event: &scene.event, rerun: 0 };
-        connector.prepare(&inputs).map_err(|error| cannot(error.0))?;
-        Ok(true)
+        let known = scene.known.as_deref();
+        let inputs = StepInput { operation, params: &params, event: &scene.event, known, rerun: 0 };
+        Ok(Due::Call(use_them(call, &**connector, &inputs)))
     }
 }
 

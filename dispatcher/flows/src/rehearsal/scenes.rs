@@ -1,6 +1,7 @@
 //! The sample events of a rehearsal, each complete and without the values that it may lack.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -36,8 +37,24 @@ pub(super) struct Scene {
     pub(super) kind: String,
     pub(super) event: Event,
     pub(super) context: Context,
+    /// The newest known state of the event's subject, as JSON; `None` if none is known.
+    pub(super) known: Option<String>,
     /// Description of the absent values; empty for a complete sample.
     lacks: &'static str,
+}
+
+/// An event that a write causes.
+pub(super) struct Echo<'a> {
+    /// The subject before the write.
+    pub(super) before: &'a Value,
+    /// The subject as the event describes it.
+    pub(super) after: &'a Value,
+    /// The number of writes before it.
+    pub(super) round: u32,
+    /// The indices of the steps that have a result.
+    pub(super) done: &'a [usize],
+    /// True if these steps have new results in each round, as if they had created another object.
+    pub(super) is_fresh: bool,
 }
 
 impl Scene {
@@ -92,15 +109,19 @@ fn has_sample(source: Source, kind: &str) -> bool {
     }
 }
 
+/// Returns the subject of the events that concern a user.
+fn rehearsal_user() -> SubjectId {
+    SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_rehearsal"))
+}
+
 fn of_type(flow: &Flow, source: Source, kind: &str) -> Vec<Scene> {
-    let clerk = || SubjectId::new(Source::Clerk, &Instance::default(), &Key::new("user_rehearsal"));
     if source != Source::Clerk {
         let own = SubjectId::new(source, &Instance::default(), &Key::new("rehearsal"));
         let Some(sample) = usher_senders::samples::of_type(source, kind) else { return Vec::new() };
         let user = known_user();
         return [
-            ("", clerk(), user.as_ref()),
-            ("of a user that is not known", clerk(), None),
+            ("", rehearsal_user(), user.as_ref()),
+            ("of a user that is not known", rehearsal_user(), None),
             ("of no user", own, None),
         ]
         .into_iter()
@@ -110,7 +131,7 @@ fn of_type(flow: &Flow, source: Source, kind: &str) -> Vec<Scene> {
     let mut scenes = Vec::new();
     for sample in samples::of_type(kind) {
         for (lacks, sample, user) in forms(kind, sample) {
-            scenes.extend(scene(flow, source, clerk(), kind, lacks, &sample, user.as_ref()));
+            scenes.extend(scene(flow, source, rehearsal_user(), kind, lacks, &sample, user.as_ref()));
         }
     }
     scenes
@@ -180,23 +201,43 @@ fn scene(
     sample: &Value,
     user: Option<&Value>,
 ) -> Option<Scene> {
-    let event = Event {
-        id: EventId::new("msg_rehearsal"),
-        kind: kind.to_owned(),
-        source,
-        subject,
-        occurred_at: AT,
-        received_at: AT,
-        provenance: Vec::new(),
-        body: Bytes::from(sample.to_string()),
-    };
-    let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
+    let event = event(source, subject, kind, "msg_rehearsal", AT, sample);
     // Every step has a result, as if it had created an object.
     let results = (0..flow.steps.len()).map(|step| (step, answer())).collect();
     let run = Run { results, before: (!flow.remember.is_empty()).then(|| before(flow)), ..run(&event) };
-    let mut context = Context::new(flow, &run, subject.as_ref()).ok()?;
-    context.set_settings(flow.settings.placeholders());
-    Some(Scene { kind: kind.to_owned(), event, context, lacks })
+    let own = &sample["data"];
+    let is_described = source == Source::Clerk && own["id"].is_string();
+    let known = user.or_else(|| is_described.then_some(own)).map(Value::to_string);
+    staged(flow, run, lacks, user.map(Value::to_string), known)
+}
+
+/// Returns the scene of an event that a write of the flow has caused. It differs from the sample in everything in which every
+/// event differs, and in what was written.
+pub(super) fn echo(flow: &Flow, kind: &str, echo: &Echo<'_>) -> Option<Scene> {
+    let at = AT.plus(Duration::from_secs(3600 * u64::from(echo.round)));
+    let mut after = echo.after.clone();
+    after["updated_at"] = json!(at.millis());
+    let sample = json!({ "type": kind, "timestamp": at.millis(), "data": after });
+    let id = format!("msg_rehearsal_{}", echo.round);
+    let event = event(Source::Clerk, rehearsal_user(), kind, &id, at, &sample);
+    let made = if echo.is_fresh { echo.round + 1 } else { 1 };
+    let results = echo.done.iter().map(|step| (*step, json!({ "id": format!("made_{made}") }))).collect();
+    let run = Run { results, before: (!flow.remember.is_empty()).then(|| difference(flow, echo)), ..run(&event) };
+    let after = after.to_string();
+    staged(flow, run, "", Some(after.clone()), Some(after))
+}
+
+fn event(source: Source, subject: SubjectId, kind: &str, id: &str, at: Timestamp, body: &Value) -> Event {
+    Event {
+        id: EventId::new(id),
+        kind: kind.to_owned(),
+        source,
+        subject,
+        occurred_at: at,
+        received_at: at,
+        provenance: Vec::new(),
+        body: Bytes::from(body.to_string()),
+    }
 }
 
 /// Returns the answer of a step in a rehearsal.
@@ -226,6 +267,30 @@ pub(super) fn run(event: &Event) -> Run {
         untold: Vec::new(),
         claimed: None,
     }
+}
+
+fn staged(
+    flow: &Flow,
+    run: Run,
+    lacks: &'static str,
+    snapshot: Option<String>,
+    known: Option<String>,
+) -> Option<Scene> {
+    let subject = snapshot.map(|snapshot| Subject { snapshot: Some(snapshot), deleted: false, revision: 1 });
+    let mut context = Context::new(flow, &run, subject.as_ref()).ok()?;
+    context.set_settings(flow.settings.placeholders());
+    Some(Scene { kind: run.event.kind.clone(), event: run.event, context, known, lacks })
+}
+
+/// Returns the previous fields of a subject before a write, with those that the write has changed.
+fn difference(flow: &Flow, echo: &Echo<'_>) -> PreviousFields {
+    let read = |object: &Value| {
+        let text = object.to_string();
+        Json::read(&text).map(|object| usher_clerk::fields(object, &flow.remember)).unwrap_or_default()
+    };
+    let (fields, after) = (read(echo.before), read(echo.after));
+    let changed = flow.remember.iter().filter(|name| fields.get(*name) != after.get(*name)).cloned().collect();
+    PreviousFields { fields, changed }
 }
 
 /// Returns previous fields in which every field that the flow stores has changed, so that every step that depends on a

@@ -3,30 +3,32 @@
 //! process excludes, gets nothing.
 
 use serde_json::{Map, Value};
-use usher_connectors::{HEADERS, Operation, StepInput, Unfit};
-use usher_engine::{SkipReason, StepReport};
+use usher_connectors::{HEADERS, Operation, StepInput, SubjectChange, Unfit};
+use usher_engine::{NotCalled, SkipReason, StepReport};
 use usher_flows::{Context, Flow};
 use usher_proto::unsubscribe::{LIST_UNSUBSCRIBE, LIST_UNSUBSCRIBE_POST, Unsubscribe};
 use usher_proto::{AddressDigest, Reason};
 use usher_store::MailRecipients;
 use usher_suppression::{InvalidRecipient, Rules};
 
-use super::request_maker::RequestMaker;
+use super::request_maker::{RequestMaker, skipped};
 use super::step_call::StepCall;
 use super::{StepExit, of_step, reject};
 
 impl RequestMaker {
-    /// Returns the request in its stored form, together with its recipients.
+    /// Returns the request in its stored form, together with its recipients. `known` is the newest known state of the run's
+    /// subject.
     pub(super) async fn request(
         &self,
         flow: &Flow,
         step_call: &StepCall<'_>,
         context: Context,
+        known: Option<&str>,
     ) -> Result<Vec<u8>, StepExit> {
         match &step_call.run.request {
             // The outcome of this request is unknown, so exactly this request is repeated, or none.
             Some(kept) => self.repeated(step_call, kept).await,
-            None => self.made(flow, step_call, context).await,
+            None => self.made(flow, step_call, context, known).await,
         }
     }
 
@@ -42,7 +44,13 @@ impl RequestMaker {
         Ok(kept.to_vec())
     }
 
-    async fn made(&self, flow: &Flow, step_call: &StepCall<'_>, mut context: Context) -> Result<Vec<u8>, StepExit> {
+    async fn made(
+        &self,
+        flow: &Flow,
+        step_call: &StepCall<'_>,
+        mut context: Context,
+        known: Option<&str>,
+    ) -> Result<Vec<u8>, StepExit> {
         let run = step_call.run;
         let call = step_call.call;
         let writes_to = step_call.writes_to();
@@ -80,7 +88,10 @@ impl RequestMaker {
             carry(&mut params, &link);
         }
         let operation = call.operation.as_str();
-        let inputs = StepInput { operation, params: &params, event: &run.event, rerun: run.rerun };
+        let inputs = StepInput { operation, params: &params, event: &run.event, known, rerun: run.rerun };
+        if step_call.connector.subject_change(&inputs) == SubjectChange::Nothing {
+            return Err(skipped(step_call.step, NotCalled::InPlace, &step_call.next).into());
+        }
         let request = step_call.connector.prepare(&inputs).map_err(|error| cannot(&error))?;
         Ok(usher_suppression::keep(&recipients, request))
     }

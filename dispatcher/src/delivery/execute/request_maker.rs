@@ -84,7 +84,8 @@ impl RequestMaker {
             return Err(report.into());
         }
         let step_call = self.call(flow, step, run)?;
-        let request = self.request(flow, &step_call, context).await?;
+        let known = subject.and_then(|subject| subject.snapshot.as_deref());
+        let request = self.request(flow, &step_call, context, known).await?;
         Ok((step_call, request))
     }
 
@@ -101,6 +102,10 @@ impl RequestMaker {
         };
         let account = account(&call.connector, run.event.instance());
         let Some(connector) = self.connectors.get(&account) else {
+            // A request that may have been sent is not given up silently.
+            if call.optional && run.request.is_none() {
+                return Err(skipped(step, NotCalled::NotConfigured, &next).into());
+            }
             return Err(reject(Reason::Configuration, "its connector is not open"));
         };
         // A flow may have been renamed since the run began. Its keys stay what they were.
@@ -163,7 +168,7 @@ fn destination(flow: &Flow, step: usize, run: &Run) -> Option<String> {
     flow.connector(step).map(|connector| account(connector, run.event.instance()))
 }
 
-fn skipped(step: &FlowStep, why: NotCalled, next: &NextStep) -> StepReport {
+pub(super) fn skipped(step: &FlowStep, why: NotCalled, next: &NextStep) -> StepReport {
     StepReport::Skipped { step: step.name.clone(), why, next: next.clone() }
 }
 

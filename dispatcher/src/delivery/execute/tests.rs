@@ -1,6 +1,7 @@
 //! Attempts with a fake connector and a real store.
 
 mod first_claim;
+mod passed_over;
 mod recipients;
 mod spans;
 mod waits;
@@ -16,7 +17,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use usher_connectors::{Connector, Connectors, Idempotency, Lookup, PrepareError, StepInput};
+use usher_connectors::{Connector, Connectors, Idempotency, Lookup, PrepareError, StepInput, SubjectChange};
 use usher_engine::arrival::{Arrival, Batch};
 use usher_engine::clock::ClockState;
 use usher_engine::{AttemptState, Effect};
@@ -69,6 +70,14 @@ impl Connector for Fake {
 
     fn sub_account(&self, _: &[u8]) -> Option<String> {
         self.part.clone()
+    }
+
+    fn subject_change(&self, inputs: &StepInput<'_>) -> SubjectChange {
+        // Its subject is a text, and so is the change.
+        match (inputs.known, inputs.params.get("text")) {
+            (Some(known), Some(text)) if *text == known => SubjectChange::Nothing,
+            _ => SubjectChange::Unknown,
+        }
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {

@@ -102,6 +102,8 @@ fn a_run_that_did_nothing_says_which_step_was_passed_over() {
     let steps = Flow::read(source).expect("a good flow").steps;
     circumstances.steps.insert(FlowVersionName::of(&nothing), steps);
     assert_eq!(circumstances.why(&nothing), "step welcome: its `when` does not hold: event.data.vip");
+    let in_place = ended("done", vec![entry("in_place", 0)]);
+    assert_eq!(circumstances.why(&in_place), "step welcome: what it would write is there already");
     assert_eq!(circumstances.why(&ended("done", vec![entry("suppressed", 0)])), "step welcome: suppressed");
 }
 

@@ -45,6 +45,13 @@ impl Document {
         Self { root: serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())) }
     }
 
+    /// Returns the segments of the path of the provider's server, before which the paths of the document stand.
+    fn base(&self) -> Vec<String> {
+        let server = self.root["servers"][0]["url"].as_str().unwrap_or_default();
+        let path = server.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        path.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
+    }
+
     /// Returns the violations of a request, empty if it is valid.
     pub(super) fn complaints(&self, request: &SpecRequest) -> Vec<String> {
         let Some((item, placed)) = self.find(request) else {
@@ -86,13 +93,15 @@ impl Document {
 
     /// Finds the path item and the values of its parameters. Prefers items with fewer parameters.
     fn find<'a>(&'a self, request: &SpecRequest) -> Option<(&'a Value, Vec<(String, String)>)> {
+        let base = self.base();
+        let asked = request.path.strip_prefix(&*base)?;
         let fits = |(path, item): (&String, &'a Value)| {
             let segments: Vec<&str> = path.split('/').skip(1).collect();
-            if segments.len() != request.path.len() || item.get(&request.method).is_none() {
+            if segments.len() != asked.len() || item.get(&request.method).is_none() {
                 return None;
             }
             let mut placed = Vec::new();
-            for (segment, found) in segments.iter().zip(&request.path) {
+            for (segment, found) in segments.iter().zip(asked) {
                 match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
                     Some(name) if !found.is_empty() => placed.push((name.to_owned(), decoded(found))),
                     None if segment == found => {}

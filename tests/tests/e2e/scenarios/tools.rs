@@ -32,7 +32,7 @@ async fn runs_and_dead_letters_are_shown(backend: Backend) {
         }
     }
     let trial = runs.iter().find(|run| run["flow"] == "trial").expect("the trial");
-    assert_eq!(trial["effects"].as_array().map(Vec::len), Some(2), "{trial}");
+    assert_eq!(trial["effects"].as_array().map(Vec::len), Some(3), "{trial}");
 
     let (code, out, _) = env.usher(&["runs", "--user", &user.id]);
     assert!(code == 0 && out.lines().count() == 4, "a head and three rows: {out}");

@@ -71,6 +71,7 @@ async fn every_built_in_flow_runs_against_the_lab() {
         ("stripe", "subscriptions.create", 1),
         ("stripe", "customers.update", 1),
         ("stripe", "subscriptions.cancel", 1),
+        ("clerk", "users.metadata", 1),
         ("mailchimp", "members.put", 2),
         ("mailchimp", "members.archive", 2),
         ("algolia", "objects.partial", 2),
