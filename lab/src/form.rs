@@ -27,6 +27,12 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, Malformed> {
     Ok(settle("", Value::Object(root)))
 }
 
+/// Decodes one segment of a path.
+pub(crate) fn decoded(segment: &str) -> String {
+    let query = format!("v={}", segment.replace('+', "%2B"));
+    parse(query.as_bytes()).ok().and_then(|read| read["v"].as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// Splits a name into segments: `a[b][]` into `a`, `b`, and an empty segment. A name with unbalanced brackets
 /// is one segment.
 fn path(name: &str) -> Result<Vec<&str>, Malformed> {

@@ -34,7 +34,7 @@ const KEYS: usize = 10;
 /// reports its changes to `hooks`.
 fn doubles(most: usize, hooks: Hooks) -> Vec<Box<dyn Double>> {
     vec![
-        Box::new(resend::ResendDouble),
+        Box::new(resend::ResendDouble::holding(most)),
         Box::new(smtp::SmtpDouble),
         Box::new(stripe::StripeDouble::holding(most)),
         Box::new(webhook::WebhookDouble),

@@ -1,4 +1,4 @@
-//! The double of Novu: `POST /v1/events/trigger`, and the notifications of a transaction.
+//! The double of Novu: `POST /v1/events/trigger`, the notifications of a transaction, and the [subscribers].
 //!
 //! Facts: docs.novu.co, Novu's OpenAPI document and the server's source. Responses are wrapped in `data`. A workflow
 //! that is named after a status (`trigger_not_active`) answers 201 with that status and sends nothing. A workflow named
@@ -8,12 +8,15 @@
 //! by its `transactionId`: it gets the first response again and makes no second notification. Novu's response to a
 //! repeat with another body is not documented; here it is refused, as Novu documents it for idempotency keys.
 
+mod subscribers;
+
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use usher_proto::Timestamp;
 
+use self::subscribers::{SubscriberRoute, Subscribers};
 use crate::answer::FakeResponse;
 use crate::bounded::Bounded;
 use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, EffectSubject, ExpiringKey};
@@ -37,6 +40,7 @@ const UNSENT: [&str; 6] = [
 /// The double of one Novu environment, with its notifications.
 pub(crate) struct NovuDouble {
     notifications: Arc<Locked<Notifications>>,
+    subscribers: Arc<Locked<Subscribers>>,
 }
 
 /// Notifications by transaction id.
@@ -44,7 +48,8 @@ type Notifications = Bounded<String, Value>;
 
 impl NovuDouble {
     pub(crate) fn holding(most: usize) -> Self {
-        Self { notifications: Arc::new(Locked::new(Bounded::new(most))) }
+        let subscribers = Arc::new(Locked::new(Bounded::new(most)));
+        Self { notifications: Arc::new(Locked::new(Bounded::new(most))), subscribers }
     }
 }
 
@@ -67,6 +72,10 @@ impl Double for NovuDouble {
     }
 
     fn describe(&self, request: &Request) -> EffectSubject {
+        if let Some(route) = SubscriberRoute::of(request) {
+            let to = request.body["email"].as_str().map(str::to_owned);
+            return EffectSubject { operation: Some(route.operation()), user: route.whom(&request.body), to };
+        }
         let operation = route(request).map(|route| match route {
             Route::Trigger => "events.trigger",
             Route::Notifications => "notifications.list",
@@ -93,6 +102,9 @@ impl Double for NovuDouble {
     }
 
     fn read(&self, request: &Request, _: Timestamp) -> Result<DoubleCall, FakeResponse> {
+        if let Some(route) = SubscriberRoute::of(request) {
+            return route.call(request, self.subscribers.clone());
+        }
         let notifications = self.notifications.clone();
         match route(request).ok_or_else(|| error(StatusCode::NOT_FOUND, "Cannot find this path"))? {
             Route::Notifications => {
@@ -111,7 +123,7 @@ impl Double for NovuDouble {
                 if request.written != BodyFormat::Json || !request.body.is_object() {
                     return Err(error(StatusCode::BAD_REQUEST, "Unexpected token in JSON"));
                 }
-                trigger(request, notifications)
+                trigger(request, notifications, self.subscribers.clone())
             }
         }
     }
@@ -145,7 +157,11 @@ impl Double for NovuDouble {
     }
 }
 
-fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Result<DoubleCall, FakeResponse> {
+fn trigger(
+    request: &Request,
+    notifications: Arc<Locked<Notifications>>,
+    all: Arc<Locked<Subscribers>>,
+) -> Result<DoubleCall, FakeResponse> {
     let body = &request.body;
     let name = body["name"].as_str().unwrap_or_default().to_owned();
     let subscribers = recipients(&body["to"]);
@@ -184,7 +200,15 @@ fn trigger(request: &Request, notifications: Arc<Locked<Notifications>>) -> Resu
     }
     let key = ExpiringKey { text: transaction.clone(), lasts: DAY };
     let payload = body["payload"].clone();
+    let to = body["to"].clone();
     let run = move |now: Timestamp| {
+        // A trigger creates or updates its subscribers.
+        let to = if let Value::Array(list) = to { list } else { vec![to] };
+        for to in to.iter().filter(|to| to["type"] != "Topic") {
+            if let Some(id) = to.as_str().or_else(|| to["subscriberId"].as_str()) {
+                all.with(|all| drop(subscribers::put(all, id, to, now)));
+            }
+        }
         let made = notification(&transaction, &name, &subscribers, payload, now);
         notifications.with(|all| drop(all.insert(transaction.clone(), made)));
         answer("processed", &transaction)
@@ -248,6 +272,6 @@ fn error(status: StatusCode, message: &str) -> FakeResponse {
 fn body_of(status: StatusCode, message: &str) -> Value {
     json!({
         "statusCode": status.as_u16(), "timestamp": usher_service::clock::now().to_string(),
-        "path": "/v1/events/trigger", "message": message, "ctx": {}, "errorId": ids::uuid(),
+        "path": "/", "message": message, "ctx": {}, "errorId": ids::uuid(),
     })
 }

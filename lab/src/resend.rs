@@ -1,31 +1,44 @@
-//! The double of Resend: `POST /emails`. It sends nothing; the ledger records the mail.
+//! The double of Resend: `POST /emails`, and the [contacts]. It sends nothing; the ledger records the mail.
 //!
 //! Facts: resend.com/docs (errors, idempotency keys, rate limit), and the error list of resend-rust. An idempotency key
 //! never stores an error; it replays only a response that accepted the mail. Any sender domain counts as verified. The
 //! sender `onboarding@resend.dev` may write to Resend's own test addresses only.
 
+mod contacts;
 mod error;
 mod mail;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, header};
+use contacts::{ContactRoute, Contacts};
 use error::ResendError;
 use serde_json::json;
 use usher_proto::Timestamp;
 
 use crate::answer::FakeResponse;
+use crate::bounded::Bounded;
 use crate::double::{Circumstances, DAY, Double, DoubleCall, DoubleRefusal, EffectSubject, ExpiringKey, USER};
 use crate::ids;
 use crate::limits::RateWindow;
+use crate::locked::Locked;
 use crate::request::{BodyFormat, Request};
 
 /// Resend's default rate limit, in requests per second.
 const USUAL_LIMIT: u32 = 10;
 const LONGEST_KEY: usize = 256;
 
-/// The double of Resend. It has no state.
-pub(crate) struct ResendDouble;
+/// The double of one Resend account, with its contacts.
+pub(crate) struct ResendDouble {
+    contacts: Arc<Locked<Contacts>>,
+}
+
+impl ResendDouble {
+    pub(crate) fn holding(most: usize) -> Self {
+        Self { contacts: Arc::new(Locked::new(Bounded::new(most))) }
+    }
+}
 
 impl Double for ResendDouble {
     fn name(&self) -> &'static str {
@@ -33,6 +46,10 @@ impl Double for ResendDouble {
     }
 
     fn describe(&self, request: &Request) -> EffectSubject {
+        if let Some(Ok(route)) = ContactRoute::of(request) {
+            let (user, to) = route.whom(&request.body, &self.contacts);
+            return EffectSubject { operation: Some(route.operation()), user, to };
+        }
         let operation = is_send(request).ok().map(|()| "emails.send");
         let tags = request.body["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
         let user = tags.iter().find(|tag| tag["name"] == USER).and_then(|tag| tag["value"].as_str());
@@ -53,6 +70,9 @@ impl Double for ResendDouble {
     }
 
     fn read(&self, request: &Request, now: Timestamp) -> Result<DoubleCall, FakeResponse> {
+        if let Some(route) = ContactRoute::of(request) {
+            return Ok(route?.call(request, self.contacts.clone())?);
+        }
         is_send(request)?;
         let key = match request.headers.contains_key("idempotency-key") {
             false => None,

@@ -44,6 +44,14 @@ assert.equal((await refusal(() => get(email))).status, 404);
 
 await lists.deleteListMemberPermanent(list, hash(moved));
 assert.equal(title(await refusal(() => put(moved, { status_if_new: "pending" }))), "Forgotten Email Not Subscribed");
+const erased = await refusal(() => lists.deleteListMemberPermanent(list, hash(moved)));
+assert.equal(erased.status, 404, "erased already");
+const tagged = unique("tagged.") + "@work.test";
+await put(tagged, { status_if_new: "subscribed" });
+const tags = [{ name: "trial", status: "active" }, { name: "pro", status: "active" }];
+await lists.updateListMemberTags(list, hash(tagged), { tags });
+await lists.updateListMemberTags(list, hash(tagged), { tags: [{ name: "trial", status: "inactive" }] });
+assert.deepEqual((await get(tagged)).tags.map((tag) => tag.name), ["pro"]);
 const compliance = await refusal(() => put("compliance@work.test", { status_if_new: "pending" }));
 assert.equal(title(compliance), "Member In Compliance State");
 assert.equal((await refusal(() => lists.getList("missing"))).status, 404);

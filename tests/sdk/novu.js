@@ -40,3 +40,16 @@ for (const status of [401, 409, 429, 503]) {
   assert.ok(error instanceof errors.NovuError && !(error instanceof errors.ResponseValidationError), `${status}: ${error}`);
   assert.equal(error.statusCode, status);
 }
+
+// Subscribers, as `put_subscriber` and `delete_subscriber` ask for them.
+const other = unique("user_");
+const absent = await refusal(() => novu.subscribers.patch({ email: "dana@work.test" }, other));
+assert.equal(absent.statusCode, 404);
+const created = await novu.subscribers.create({ subscriberId: other, email: "dana@work.test", data: { seats: 3 } });
+assert.deepEqual([created.result.subscriberId, created.result.email], [other, "dana@work.test"]);
+const patched = await novu.subscribers.patch({ email: null, phone: "+12015551123", timezone: "Europe/Berlin" }, other);
+assert.deepEqual([patched.result.phone, patched.result.timezone, patched.result.data], ["+12015551123", "Europe/Berlin", { seats: 3 }]);
+assert.equal((await novu.subscribers.retrieve(other)).result.email ?? null, null);
+assert.equal((await novu.subscribers.retrieve(subscriberId)).result.firstName, "Dana", "a trigger brings its subscriber along");
+assert.equal((await novu.subscribers.delete(other)).result.acknowledged, true);
+assert.equal((await refusal(() => novu.subscribers.delete(other))).statusCode, 404);

@@ -44,3 +44,39 @@ for (const [status, name] of [[429, "rate_limit_exceeded"], [500, "internal_serv
   const { data, error } = await during("resend", { status, name }, () => send(mail));
   assert.deepEqual([data, error.name, error.statusCode], [null, name, status]);
 }
+
+// Contacts, as `put_contact` and `delete_contact` ask for them.
+const email = unique("Ada.") + "@work.test";
+const segment = "78261eea-8f8b-4381-83c6-79fa7120f1cf";
+const topic = "b6d24b8e-af0b-4c3c-be0c-359bbd97381e";
+const { contacts } = resend;
+const none = await contacts.get({ email });
+assert.deepEqual([none.data, none.error.name, none.error.statusCode], [null, "not_found", 404]);
+const made = await contacts.create({
+  email,
+  firstName: "Ada",
+  unsubscribed: true,
+  properties: { plan: "trial", seats: 3 },
+  segments: [segment],
+  topics: [{ id: topic, subscription: "opt_in" }],
+});
+assert.equal(made.error, null);
+const found = await contacts.get({ email: email.toLowerCase() });
+assert.deepEqual(
+  [found.data.id, found.data.email, found.data.first_name, found.data.last_name, found.data.unsubscribed],
+  [made.data.id, email, "Ada", null, true],
+);
+assert.deepEqual(found.data.properties, { plan: "trial", seats: 3 });
+assert.equal((await contacts.update({ email, lastName: "Lovelace", properties: { plan: null } })).data.id, made.data.id);
+const changed = (await contacts.get({ id: made.data.id })).data;
+assert.deepEqual([changed.first_name, changed.last_name, changed.unsubscribed], ["Ada", "Lovelace", true]);
+assert.deepEqual(changed.properties, { seats: 3 });
+assert.equal((await contacts.segments.add({ email, segmentId: segment })).error, null, "it is in there already");
+assert.deepEqual((await contacts.segments.list({ email })).data.data.map((it) => it.id), [segment]);
+assert.equal((await contacts.topics.update({ email, topics: [{ id: topic, subscription: "opt_out" }] })).error, null);
+assert.deepEqual((await contacts.topics.list({ email })).data.data.map((it) => it.subscription), ["opt_out"]);
+assert.equal((await contacts.create({ email })).data.id, made.data.id);
+assert.equal((await contacts.get({ email })).data.unsubscribed, false, "a second POST resets what it omits");
+assert.equal((await contacts.remove({ email })).data.deleted, true);
+assert.equal((await contacts.remove({ email })).data.deleted, true, "also of a contact that is none");
+assert.equal((await contacts.update({ email, firstName: "Ada" })).error.name, "not_found");

@@ -72,7 +72,7 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     // 10 a second, and says so by a 429.
     default_quota: Some(DefaultQuota { limit: "50/s", is_assumed: false }),
     announces_limits: false,
-    repeats_unknown_outcomes: false,
+    repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[(KEY, "sk_test_rehearsal")],
     open: |environment, _| Ok(Arc::new(Clerk::from_environment(environment)?)),

@@ -154,8 +154,13 @@ pub(super) fn no_lookup(answer: Result<HttpAnswer, Outcome>) -> Lookup {
 }
 
 /// Sends a request of whose answer status and headers matter. A body that is late, long or broken does not change the result:
-/// what has arrived of it is returned. `clean` is applied to what operators see of the answer.
-pub(super) async fn send_for_status(
+/// what has arrived of it is returned.
+pub(super) async fn send_for_status(request: RequestBuilder, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
+    send_clean_for_status(request, gate, &str::to_owned).await
+}
+
+/// As [`send_for_status`]; `clean` is applied to what operators see of the answer.
+pub(super) async fn send_clean_for_status(
     request: RequestBuilder,
     gate: &CallGate,
     clean: Clean<'_>,

@@ -61,6 +61,8 @@ pub(super) enum Alphabet {
     Any,
     /// ASCII letters, digits, `_` and `-`. In a text that may be cut, other characters become `_`.
     Label,
+    /// ASCII letters, digits and `_`.
+    Word,
     /// All except square brackets.
     NoBrackets,
     /// Printable ASCII except the colon.
@@ -123,6 +125,7 @@ impl Alphabet {
         match self {
             Self::Any => true,
             Self::Label => c.is_ascii_alphanumeric() || matches!(c, '_' | '-'),
+            Self::Word => c.is_ascii_alphanumeric() || c == '_',
             Self::NoBrackets => !matches!(c, '[' | ']'),
             Self::Header => c.is_ascii_graphic() && c != ':',
         }
@@ -132,6 +135,7 @@ impl Alphabet {
         match self {
             Self::Any => "any characters",
             Self::Label => "ASCII letters, digits, _ and - only",
+            Self::Word => "ASCII letters, digits and _ only",
             Self::NoBrackets => "no square brackets",
             Self::Header => "printable ASCII but the colon only",
         }

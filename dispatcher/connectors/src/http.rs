@@ -45,7 +45,7 @@ use usher_engine::Outcome;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 
-use super::ParamType::{Address, Choice, Flag, Json, Literal, Name, Places, Statuses, Table, Text};
+use super::ParamType::{Address, Choice, Json, Literal, Name, Places, Statuses, Switch, Table, Text};
 use super::client;
 use super::path::HttpClient;
 use super::placeholder::TextPiece;
@@ -69,7 +69,7 @@ const OPERATIONS: &[Operation] = &[
             optional("form", Json).with_secrets(),
             optional("text", Text).with_secrets(),
             optional("content_type", Literal),
-            optional("sign", Flag),
+            optional("sign", Switch),
             optional("secret", Name),
             optional("success_on", Statuses),
             optional("retry_on", Statuses),

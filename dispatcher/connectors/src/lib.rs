@@ -43,7 +43,7 @@ pub use placeholder::{SECRETS, data_placeholder, secret_name, secret_placeholder
 pub use rehearsal::for_rehearsal;
 pub use spec::HEADERS;
 pub use spec::{ConnectorSpec, DefaultQuota, Operation, Param, ParamType};
-use spec::{optional, optional_or, required};
+use spec::{clearing, optional, optional_or, required};
 pub use step_input::default_sender;
 use step_input::{FROM, cannot_set, is_template, not_an_address};
 pub use step_input::{PrepareError, StepInput, StepUse};

@@ -101,6 +101,21 @@ const TAG: TextLimit = TextLimit {
     alphabet: Alphabet::Label,
 };
 
+/// Properties of a contact. resend.com/docs/dashboard/contacts/properties: the key is alphanumeric with underscores, of
+/// up to 50 characters; no limit of a value is documented.
+const PROPERTIES: ValueLimit = ValueLimit::Pairs {
+    most: usize::MAX,
+    name: TextLimit { alphabet: Alphabet::Word, ..id(MaxLength::Characters(50)) },
+    ours: None,
+    value: TextLimit {
+        on_control_chars: OnControlChars::Keep,
+        on_too_long: OnTooLong::Cut,
+        max_length: MaxLength::Unknown,
+        alphabet: Alphabet::Any,
+    },
+    identity: None,
+};
+
 /// Returns the limit of Stripe's metadata. docs.stripe.com/metadata: 50 pairs, names of up to 40 characters without
 /// brackets, values of up to 500 characters. Usher writes one pair of its own, so 49 remain for the flow.
 const fn metadata(most: usize, value: TextLimit, ours: Option<&'static str>) -> ValueLimit {
@@ -148,6 +163,15 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
             identity: Some("clerk_user_id"),
         },
     ),
+    ("resend", "email", ValueLimit::Mailboxes { most: 1, address: ADDRESS, smtp: false }),
+    ("resend", "former_email", ValueLimit::Mailboxes { most: 1, address: ADDRESS, smtp: false }),
+    ("resend", "first_name", UNLIMITED_LINE),
+    ("resend", "last_name", UNLIMITED_LINE),
+    ("resend", "unsubscribed", ValueLimit::Any),
+    ("resend", "segments", UNLIMITED_ID),
+    // The connector checks the values: it knows two.
+    ("resend", "topics", ValueLimit::Any),
+    ("resend", "properties", PROPERTIES),
     ("smtp", "to", mailboxes(100, true)),
     ("smtp", "subject", SUBJECT),
     ("smtp", "from", mailboxes(1, true)),
@@ -193,6 +217,10 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("novu", "phone", ValueLimit::Phone(id(MaxLength::Unknown))),
     ("novu", "first_name", UNLIMITED_LINE),
     ("novu", "last_name", UNLIMITED_LINE),
+    ("novu", "locale", UNLIMITED_ID),
+    ("novu", "timezone", UNLIMITED_ID),
+    // The connector checks the values: texts, numbers, lists of texts.
+    ("novu", "data", ValueLimit::Any),
     ("novu", "payload", ValueLimit::Any),
     // Algolia limits the size of a record by the plan, and reports a record that is too large.
     ("algolia", "object_id", UNLIMITED_ID),

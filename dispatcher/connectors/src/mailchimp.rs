@@ -36,6 +36,8 @@ use super::{
 const PUT_MEMBER: &str = "put_member";
 const UNSUBSCRIBE: &str = "unsubscribe";
 const DELETE_MEMBER: &str = "delete_member";
+const TAG_MEMBER: &str = "tag_member";
+const ERASE_MEMBER: &str = "erase_member";
 
 const LIST: Param = optional_or("list", Text, LIST_VARIABLE);
 const LIST_VARIABLE: &str = "MAILCHIMP_LIST_ID";
@@ -49,6 +51,7 @@ const OPERATIONS: &[Operation] = &[
             optional("status_if_new", Text),
             optional("merge_fields", Record),
             optional("tags", Texts),
+            optional("remove_tags", Texts),
             optional("former_email", Email),
         ],
         takes_template: false,
@@ -56,6 +59,13 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation { name: UNSUBSCRIBE, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
     Operation { name: DELETE_MEMBER, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
+    Operation {
+        name: TAG_MEMBER,
+        params: &[required("email", Email), LIST, optional("tags", Texts), optional("remove_tags", Texts)],
+        takes_template: false,
+        writes_to: &[],
+    },
+    Operation { name: ERASE_MEMBER, params: &[required("email", Email), LIST], takes_template: false, writes_to: &[] },
 ];
 
 pub(super) const SPEC: ConnectorSpec = ConnectorSpec {

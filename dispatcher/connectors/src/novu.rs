@@ -1,4 +1,5 @@
-//! Novu: triggers workflows for subscribers, which it creates or updates in the same request.
+//! Novu: triggers workflows for subscribers, which it creates or updates in the same request, and keeps subscribers
+//! without a trigger.
 //!
 //! Facts: docs.novu.co (trigger, idempotency, rate limits), its OpenAPI file, novu-go, and the server's source for the
 //! wrapping in `data`. A 201 means that the request was understood, not that anything is sent: see its `status`.
@@ -12,6 +13,7 @@
 mod classify;
 mod lookup;
 mod request;
+mod subscriber;
 
 #[cfg(test)]
 mod tests;
@@ -31,23 +33,53 @@ use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, Idempotency, Lookup, Operation, PrepareError, StepInput,
-    optional, required, setting, stored,
+    clearing, optional, required, setting, stored,
 };
 
-const OPERATIONS: &[Operation] = &[Operation {
-    name: "trigger",
-    params: &[
-        required("workflow", Text),
-        required("subscriber_id", Text),
-        optional("email", Email),
-        optional("phone", Text),
-        optional("first_name", Text),
-        optional("last_name", Text),
-        optional("payload", Json),
-    ],
-    takes_template: false,
-    writes_to: &["email"],
-}];
+const TRIGGER: &str = "trigger";
+const PUT_SUBSCRIBER: &str = "put_subscriber";
+const DELETE_SUBSCRIBER: &str = "delete_subscriber";
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: TRIGGER,
+        params: &[
+            required("workflow", Text),
+            required("subscriber_id", Text),
+            optional("email", Email),
+            optional("phone", Text),
+            optional("first_name", Text),
+            optional("last_name", Text),
+            optional("locale", Text),
+            optional("data", Json),
+            optional("payload", Json),
+        ],
+        takes_template: false,
+        writes_to: &["email"],
+    },
+    Operation {
+        name: PUT_SUBSCRIBER,
+        params: &[
+            required("subscriber_id", Text),
+            clearing("email", Email),
+            clearing("phone", Text),
+            clearing("first_name", Text),
+            clearing("last_name", Text),
+            clearing("locale", Text),
+            clearing("timezone", Text),
+            optional("data", Json),
+        ],
+        takes_template: false,
+        // It only stores the address: a trigger, which writes, checks it.
+        writes_to: &[],
+    },
+    Operation {
+        name: DELETE_SUBSCRIBER,
+        params: &[required("subscriber_id", Text)],
+        takes_template: false,
+        writes_to: &[],
+    },
+];
 
 pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     name: "novu",
@@ -114,15 +146,29 @@ impl Connector for Novu {
         Idempotency::None
     }
 
-    async fn lookup(&self, _: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
-        self.look_up(idempotency_key, gate).await
+    fn idempotency_of(&self, request: &[u8]) -> Idempotency {
+        if stored::has_operation(request) { Idempotency::Natural } else { self.idempotency() }
+    }
+
+    async fn lookup(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Lookup {
+        // A change of a subscriber makes no notification, and needs none: it can be repeated.
+        if stored::has_operation(request) { Lookup::Unknown } else { self.look_up(idempotency_key, gate).await }
     }
 
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        request::prepare(inputs)
+        if inputs.operation == TRIGGER {
+            request::prepare(inputs)
+        } else {
+            stored::write(&subscriber::prepare(inputs)?)
+        }
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
-        self.trigger(request, idempotency_key, gate).await.unwrap_or_else(|outcome| outcome)
+        let outcome = if stored::has_operation(request) {
+            self.apply(request, gate).await
+        } else {
+            self.trigger(request, idempotency_key, gate).await
+        };
+        outcome.unwrap_or_else(|outcome| outcome)
     }
 }

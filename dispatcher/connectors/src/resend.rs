@@ -1,9 +1,12 @@
-//! Resend: sends mails over its HTTP API.
+//! Resend: sends mails over its HTTP API, and keeps the contacts of its broadcasts.
 //!
 //! Facts: resend.com/docs (API reference, idempotency keys, errors, rate limit) and the error names of its own Rust
-//! client. Its idempotency key is valid for 24 hours; the same key with another body is refused.
+//! client. The idempotency key of a mail is valid for 24 hours; the same key with another body is refused. Contacts have
+//! no key: see [`contact_change`].
 
 mod classify;
+mod contact;
+mod contact_change;
 mod request;
 
 #[cfg(test)]
@@ -13,14 +16,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use classify::classify;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use usher_engine::Outcome;
 use usher_proto::Mailbox;
 use usher_service::ConfigError;
 use usher_service::Secret;
 use usher_service::options::Environment;
 
-use super::ParamType::{Html, Mailboxes, Sender, Table, Text};
+use super::ParamType::{Email, Flag, Html, Mailboxes, Record, Sender, Table, Text, Texts};
 use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
@@ -28,21 +31,43 @@ use super::{
     default_sender, optional, optional_or, required, setting, stored,
 };
 
-const OPERATIONS: &[Operation] = &[Operation {
-    name: "send",
-    params: &[
-        required("to", Mailboxes),
-        required("subject", Text),
-        optional_or("from", Sender, FROM),
-        optional("reply_to", Mailboxes),
-        optional("html", Html),
-        optional("text", Text),
-        optional("headers", Table),
-        optional("tags", Table),
-    ],
-    takes_template: true,
-    writes_to: &["to"],
-}];
+const SEND: &str = "send";
+const PUT_CONTACT: &str = "put_contact";
+const DELETE_CONTACT: &str = "delete_contact";
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: SEND,
+        params: &[
+            required("to", Mailboxes),
+            required("subject", Text),
+            optional_or("from", Sender, FROM),
+            optional("reply_to", Mailboxes),
+            optional("html", Html),
+            optional("text", Text),
+            optional("headers", Table),
+            optional("tags", Table),
+        ],
+        takes_template: true,
+        writes_to: &["to"],
+    },
+    Operation {
+        name: PUT_CONTACT,
+        params: &[
+            required("email", Email),
+            optional("first_name", Text),
+            optional("last_name", Text),
+            optional("unsubscribed", Flag),
+            optional("segments", Texts),
+            optional("topics", Table),
+            optional("properties", Record),
+            optional("former_email", Email),
+        ],
+        takes_template: false,
+        writes_to: &["email"],
+    },
+    Operation { name: DELETE_CONTACT, params: &[required("email", Email)], takes_template: false, writes_to: &[] },
+];
 
 pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     name: "resend",
@@ -76,11 +101,13 @@ impl Resend {
         })
     }
 
+    fn request(&self, method: Method, path: &Path) -> Result<RequestBuilder, Outcome> {
+        Ok(self.client.request(method, &self.base, path)?.bearer_auth(self.key.expose()))
+    }
+
     async fn post(&self, mail: Vec<u8>, key: &str, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
         let request = self
-            .client
-            .request(Method::POST, &self.base, &Path::of("/emails"))?
-            .bearer_auth(self.key.expose())
+            .request(Method::POST, &Path::of("/emails"))?
             .header("Idempotency-Key", key)
             .header("Content-Type", "application/json");
         client::send(request.body(mail), gate).await
@@ -93,11 +120,22 @@ impl Connector for Resend {
         Idempotency::KeyFor(KEYS_LIVE)
     }
 
+    fn idempotency_of(&self, request: &[u8]) -> Idempotency {
+        if stored::has_operation(request) { Idempotency::Natural } else { self.idempotency() }
+    }
+
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
-        stored::write(&request::prepare(inputs, self.from.as_ref())?)
+        if inputs.operation == SEND {
+            stored::write(&request::prepare(inputs, self.from.as_ref())?)
+        } else {
+            stored::write(&contact::prepare(inputs)?)
+        }
     }
 
     async fn attempt(&self, request: &[u8], idempotency_key: &str, gate: &CallGate) -> Outcome {
+        if stored::has_operation(request) {
+            return self.apply(request, gate).await.unwrap_or_else(|outcome| outcome);
+        }
         match self.post(request.to_vec(), idempotency_key, gate).await {
             Ok(answer) => classify(&answer),
             Err(outcome) => outcome,

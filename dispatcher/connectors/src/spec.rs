@@ -86,12 +86,19 @@ pub struct Param {
     pub variable: Option<&'static str>,
     /// True if texts in it may name secrets, `{{ secret.NAME }}`, which are filled in when the request is sent.
     pub takes_secrets: bool,
+    /// True if an empty result is null, which clears the destination's value. Otherwise an empty result is absent.
+    pub clears: bool,
 }
 
 impl Param {
     /// Returns the parameter as one whose texts may name secrets.
     pub(super) const fn with_secrets(self) -> Self {
         Self { takes_secrets: true, ..self }
+    }
+
+    /// True if an empty result is null: to clear a value, or because an id that is left out would select something else.
+    pub fn is_null_if_empty(&self) -> bool {
+        self.clears || self.shape == ParamType::Id
     }
 }
 
@@ -115,6 +122,8 @@ pub enum ParamType {
     Texts,
     /// A non-negative integer.
     Number,
+    /// True or false, or a template that renders as one of them. An empty result is absent.
+    Flag,
     /// A table of texts.
     Table,
     /// A table of any JSON values. A text that consists of one `{{ expression }}` has the expression's type; an empty
@@ -134,8 +143,8 @@ pub enum ParamType {
     Literal,
     /// One of these texts.
     Choice(&'static [&'static str]),
-    /// True or false.
-    Flag,
+    /// True or false, from the flow file.
+    Switch,
     /// A status of HTTP, or a list of them.
     Statuses,
     /// A table of names, each with the place of a value in an answer.
@@ -156,6 +165,7 @@ impl ParamType {
                 value.is_string() || value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
             }
             Self::Number => value.is_u64(),
+            Self::Flag => value.is_boolean() || value.as_str().is_some_and(is_template),
             Self::Table | Self::Selector => {
                 value.as_object().is_some_and(|fields| fields.values().all(Value::is_string))
             }
@@ -163,7 +173,7 @@ impl ParamType {
             Self::Address => value.as_str().is_some_and(|text| http::check_address(text).is_ok()),
             Self::Literal => value.as_str().is_some_and(|text| !text.is_empty() && !is_template(text)),
             Self::Choice(choices) => value.as_str().is_some_and(|text| choices.contains(&text)),
-            Self::Flag => value.is_boolean(),
+            Self::Switch => value.is_boolean(),
             Self::Statuses => http::are_statuses(value),
             Self::Places => http::are_places(value),
             Self::Name => value.as_str().is_some_and(|name| {
@@ -196,13 +206,14 @@ impl ParamType {
             Self::Mailboxes => "an address such as \"dana@work.test\" or \"Dana <dana@work.test>\", or a list of them",
             Self::Texts => "a text or a list of texts",
             Self::Number => "a whole number from 0",
+            Self::Flag => "true, false, or a text such as \"{{ not user.unsafe_metadata.newsletter }}\"",
             Self::Table | Self::Selector => "a table of texts, such as { plan = \"pro\" }",
             Self::Json | Self::Record => "a table, such as { text = \"hi\", count = 1 }",
             Self::Address => "an address such as \"https://host/path\", without user, password and dot segments",
             Self::Name => "a name of a-z, 0-9 and _",
             Self::Literal => "a text without {{ }}",
             Self::Choice(_) => "one of a few texts",
-            Self::Flag => "true or false",
+            Self::Switch => "true or false",
             Self::Statuses => "a list of statuses such as [\"2xx\", \"404\"]",
             Self::Places => "a table such as { text = \"choices.0.text\" }, each name with its place in the answer",
         }
@@ -210,13 +221,18 @@ impl ParamType {
 }
 
 pub(super) const fn required(name: &'static str, shape: ParamType) -> Param {
-    Param { name, required: true, shape, variable: None, takes_secrets: false }
+    Param { name, required: true, shape, variable: None, takes_secrets: false, clears: false }
 }
 
 pub(super) const fn optional(name: &'static str, shape: ParamType) -> Param {
-    Param { name, required: false, shape, variable: None, takes_secrets: false }
+    Param { name, required: false, shape, variable: None, takes_secrets: false, clears: false }
 }
 
 pub(super) const fn optional_or(name: &'static str, shape: ParamType, variable: &'static str) -> Param {
-    Param { name, required: false, shape, variable: Some(variable), takes_secrets: false }
+    Param { name, required: false, shape, variable: Some(variable), takes_secrets: false, clears: false }
+}
+
+/// Returns an optional parameter whose empty result clears the destination's value.
+pub(super) const fn clearing(name: &'static str, shape: ParamType) -> Param {
+    Param { name, required: false, shape, variable: None, takes_secrets: false, clears: true }
 }

@@ -11,8 +11,9 @@ use usher_service::options::Environment;
 pub struct StepInput<'a> {
     /// Name of the operation.
     pub operation: &'a str,
-    /// Rendered parameters. An empty text is absent, or null as a [`ParamType::Id`](super::ParamType::Id) and in a
-    /// [`ParamType::Record`](super::ParamType::Record) or a [`ParamType::Selector`](super::ParamType::Selector). A [`ParamType::Json`](super::ParamType::Json) is a text:
+    /// Rendered parameters. An empty text is absent, or null as a [`ParamType::Id`](super::ParamType::Id), in a
+    /// [`ParamType::Record`](super::ParamType::Record) or a [`ParamType::Selector`](super::ParamType::Selector), and in a parameter
+    /// that [clears](super::Param::clears). A [`ParamType::Json`](super::ParamType::Json) is a text:
     /// see `json`.
     pub params: &'a Map<String, Value>,
     /// Event that started the run.
@@ -57,7 +58,7 @@ impl<'a> StepInput<'a> {
     /// Returns the mailboxes of a parameter; none if it is absent. Fails if one of its texts is not a mailbox.
     pub(super) fn mailboxes(&self, name: &str) -> Result<Vec<Mailbox>, PrepareError> {
         let texts = match self.params.get(name) {
-            None => &[][..],
+            None | Some(Value::Null) => &[][..],
             Some(Value::Array(texts)) => texts,
             Some(text) => std::slice::from_ref(text),
         };

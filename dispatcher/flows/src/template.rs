@@ -32,6 +32,8 @@ pub struct Unrenderable {
 
 /// Message about a table or list in a place where a string is rendered.
 const NO_TEXT: &str = "a table or a list is no text: write | tojson, or | join(', ')";
+/// Message about a text in a place where true or false is rendered.
+const NO_FLAG: &str = "the result is neither true nor false: compare, such as {{ user.unsafe_metadata.plan == 'pro' }}";
 /// Messages of Usher's own filters and formatter.
 const OWN: [&str; 3] = [NO_TEXT, times::NO_TIME, times::NO_DURATION];
 
@@ -187,8 +189,8 @@ fn render_address(place: &str, address: &str, context: &Context) -> Result<Strin
 }
 
 /// Renders the parameters of a call, and `html` and `text` if it uses a template. A string that is rendered empty
-/// is omitted, or null as a [`ParamType::Id`] and in a [`ParamType::Record`] or a [`ParamType::Selector`]. A [`ParamType::Json`] is returned
-/// as JSON text.
+/// is omitted, or null as a [`ParamType::Id`], in a [`ParamType::Record`] or a [`ParamType::Selector`], and in a parameter
+/// that [clears](usher_connectors::Param::clears). A [`ParamType::Json`] is returned as JSON text.
 ///
 /// # Errors
 ///
@@ -227,7 +229,7 @@ fn render_those(
         let param = params.iter().find(|param| param.name == name);
         let shape = param.map_or(ParamType::Text, |param| param.shape);
         let with_secrets = param.filter(|param| param.takes_secrets).map(|_| context.with_secrets());
-        let empty = (shape == ParamType::Id).then_some(Value::Null);
+        let empty = param.filter(|param| param.is_null_if_empty()).map(|_| Value::Null);
         let context = with_secrets.as_ref().unwrap_or(context);
         if let Some(value) = render_value(name, value, shape, context)?.or(empty) {
             rendered.insert(name.clone(), value);
@@ -248,6 +250,14 @@ fn render_value(
         Value::String(text) if shape == ParamType::Address => {
             let text = render_address(place, text, context)?;
             (!text.is_empty()).then_some(Value::String(text))
+        }
+        Value::String(text) if shape == ParamType::Flag => {
+            match render_text(place, TEXT, text, context)?.trim().to_ascii_lowercase().as_str() {
+                "" => None,
+                "true" => Some(Value::Bool(true)),
+                "false" => Some(Value::Bool(false)),
+                _ => return Err(Unrenderable { place: place.to_owned(), what: NO_FLAG.to_owned() }),
+            }
         }
         Value::String(text) => match whole(text).filter(|_| shape == ParamType::Record) {
             // The value keeps its type: a number stays a number, and a list or a table is passed on completely.

@@ -54,6 +54,7 @@ impl ResendError {
     pub(super) const INVALID_API_KEY: Self = new(StatusCode::FORBIDDEN, "invalid_api_key", "The API key is not valid.");
     pub(super) const NOT_FOUND: Self =
         new(StatusCode::NOT_FOUND, "not_found", "The requested endpoint does not exist.");
+    pub(super) const NO_CONTACT: Self = new(StatusCode::NOT_FOUND, "not_found", "Contact not found");
     pub(super) const METHOD_NOT_ALLOWED: Self =
         new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This endpoint does not support this method.");
     pub(super) const NOT_JSON: Self =
@@ -101,6 +102,19 @@ impl ResendError {
     pub(super) fn not_allowed(field: &str, character: &str) -> Self {
         Self {
             message: format!("The `{character}` is not allowed in the `{field}` field.").into(),
+            ..new(StatusCode::UNPROCESSABLE_ENTITY, "validation_error", "")
+        }
+    }
+
+    /// Creates the error of an id that names nothing.
+    pub(super) const fn absent(what: &'static str) -> Self {
+        new(StatusCode::NOT_FOUND, "not_found", what)
+    }
+
+    /// Creates the error of an id that is no UUID.
+    pub(super) fn no_uuid(field: &str) -> Self {
+        Self {
+            message: format!("The `{field}` must be a valid UUID.").into(),
             ..new(StatusCode::UNPROCESSABLE_ENTITY, "validation_error", "")
         }
     }

@@ -119,7 +119,7 @@ fn recipients(mail: &Value, field: &str, from: &str) -> Result<(), ResendError> 
 }
 
 /// Returns the bare address in `a@b.c` or `Name <a@b.c>`. Returns `None` if the text has neither form.
-fn address(text: &str) -> Option<&str> {
+pub(super) fn address(text: &str) -> Option<&str> {
     let bare = match text.trim().strip_suffix('>') {
         Some(named) => named.rsplit_once('<')?.1,
         None => text.trim(),

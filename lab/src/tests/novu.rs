@@ -108,3 +108,32 @@ async fn what_is_wrong_is_said() {
     let reply = bench.ask(Method::POST, "/novu/v1/events/trigger", &bearer, &welcome("t1").to_string()).await;
     assert_eq!(reply.status, 401);
 }
+
+#[tokio::test]
+async fn a_subscriber_is_found_changed_and_gone() {
+    let bench = LabBench::new().await;
+    let ask = async |method, path: &str, body: Value| {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        bench.ask(method, &format!("/novu/v2/subscribers{path}"), &[KEY, JSON], &text).await
+    };
+    let made = ask(Method::POST, "", json!({ "subscriberId": "user_1", "email": "a@work.test", "phone": "+1" })).await;
+    assert_eq!((made.status, &made.body["data"]["subscriberId"]), (201, &json!("user_1")));
+    assert_eq!(ask(Method::POST, "?failIfExists=true", json!({ "subscriberId": "user_1" })).await.status, 409);
+    let changed = ask(Method::PATCH, "/user_1", json!({ "phone": null, "timezone": "Europe/Berlin" })).await.body;
+    assert_eq!((&changed["data"]["phone"], &changed["data"]["email"]), (&Value::Null, &json!("a@work.test")));
+    trigger(&bench, &welcome("t1")).await;
+    assert_eq!(ask(Method::GET, "/user_1", Value::Null).await.body["data"]["timezone"], "Europe/Berlin");
+    for (method, path, body, status) in [
+        (Method::POST, "", json!({ "email": "a@work.test" }), 422),
+        (Method::POST, "", json!({ "subscriberId": "user_2", "email": "nobody" }), 422),
+        (Method::PATCH, "/user_1", json!({ "firstName": 1 }), 422),
+        (Method::PATCH, "/user_1", json!({ "data": "x" }), 422),
+        (Method::PATCH, "/user_2", json!({}), 404),
+        (Method::GET, "/user_2", Value::Null, 404),
+        (Method::DELETE, "/user_2", Value::Null, 404),
+    ] {
+        assert_eq!(ask(method.clone(), path, body.clone()).await.status, status, "{method} {path} {body}");
+    }
+    assert_eq!(ask(Method::DELETE, "/user_1", Value::Null).await.body["data"]["acknowledged"], true);
+    assert_eq!(ask(Method::DELETE, "/user_1", Value::Null).await.status, 404);
+}

@@ -201,3 +201,58 @@ async fn over_the_limit_the_answer_says_when_to_come_again() {
     bench.lab().end_limit("resend").expect("resend");
     assert_eq!(bench.mail("k1", &mail("a@work.test")).await.status, 200);
 }
+
+#[tokio::test]
+async fn contacts_answer_as_recorded_and_a_second_post_resets_one() {
+    let bench = LabBench::new().await;
+    let ask = async |method, path: &str, body: Value| {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        bench.ask(method, &format!("/resend/contacts{path}"), &[RESEND_KEY, JSON], &text).await
+    };
+    let made =
+        ask(Method::POST, "", json!({ "email": "Ada@Work.test", "first_name": "Ada", "unsubscribed": true })).await;
+    assert_eq!((made.status, &made.body["object"]), (201, &json!("contact")));
+    let id = made.body["id"].as_str().expect("an id").to_owned();
+    for path in ["/ada@work.test".to_owned(), "/ada%40work%2Etest".to_owned(), format!("/{id}")] {
+        let found = ask(Method::GET, &path, Value::Null).await;
+        assert_eq!((found.status, &found.body["email"]), (200, &json!("Ada@Work.test")), "{path}");
+        assert_eq!((&found.body["first_name"], &found.body["last_name"]), (&json!("Ada"), &Value::Null));
+    }
+    // The same id, and whoever had unsubscribed is subscribed again.
+    let again = ask(Method::POST, "", json!({ "email": "ada@work.test" })).await;
+    assert_eq!((again.status, &again.body["id"]), (201, &json!(id)));
+    let reset = ask(Method::GET, "/ada@work.test", Value::Null).await.body;
+    assert_eq!((&reset["unsubscribed"], &reset["first_name"]), (&json!(false), &Value::Null));
+
+    for (method, path, body, expected) in [
+        (Method::POST, "", json!({}), (422, "missing_required_field")),
+        (Method::POST, "", json!({ "email": "nobody" }), (422, "validation_error")),
+        (Method::POST, "", json!({ "email": "a@b.test", "unsubscribed": "no" }), (422, "validation_error")),
+        (Method::POST, "", json!({ "email": "a@b.test", "properties": { "a-b": 1 } }), (422, "validation_error")),
+        (Method::POST, "", json!({ "email": "a@b.test", "properties": { "a": true } }), (422, "validation_error")),
+        (Method::POST, "", json!({ "email": "a@b.test", "segments": ["news"] }), (422, "validation_error")),
+        (Method::PATCH, "/ada@work.test/topics", json!({}), (422, "missing_required_field")),
+        (
+            Method::PATCH,
+            "/ada@work.test/topics",
+            json!({ "topics": [{ "id": id, "subscription": "in" }] }),
+            (422, "validation_error"),
+        ),
+        (Method::POST, "/ada@work.test/segments/news", Value::Null, (422, "validation_error")),
+        (Method::POST, "/ada@work.test/segments/00000000-0000-0000-0000-000000000000", Value::Null, (404, "not_found")),
+        (Method::GET, "/bob@work.test", Value::Null, (404, "not_found")),
+        (Method::GET, "/bob", Value::Null, (422, "validation_error")),
+        (Method::PATCH, "/bob@work.test", json!({ "first_name": "Bob" }), (404, "not_found")),
+        (Method::PUT, "/ada@work.test", json!({}), (405, "method_not_allowed")),
+        (Method::GET, "/ada@work.test/mails", Value::Null, (404, "not_found")),
+    ] {
+        let reply = ask(method.clone(), path, body.clone()).await;
+        assert_eq!(reply.name(), expected, "{method} {path} {body}");
+    }
+    for _ in 0..2 {
+        let gone = ask(Method::DELETE, "/ada@work.test", Value::Null).await;
+        assert_eq!((gone.status, &gone.body["deleted"]), (200, &json!(true)), "also of a contact that is none");
+    }
+    let last = bench.effects().pop().expect("an effect");
+    assert_eq!((last.operation.as_ref(), last.to.as_deref()), ("contacts.remove", Some("ada@work.test")));
+}

@@ -40,16 +40,18 @@ fn odd(shape: ParamType) -> Vec<&'static str> {
 fn good(param: &str, shape: ParamType) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
+        _ if param == "topics" => json!({ "a": "opt_in" }),
         ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Texts => json!("one"),
         ParamType::Sender | ParamType::Mailboxes => json!("Dana <dana@work.test>"),
         ParamType::Email => json!("dana@work.test"),
         ParamType::Number => json!(7),
+        ParamType::Flag => json!(true),
         ParamType::Json => json!(r#"{"a":"one"}"#),
         ParamType::Table | ParamType::Record | ParamType::Selector => json!({ "a": "one" }),
         ParamType::Address => json!("https://billing.test/hook"),
         ParamType::Name | ParamType::Literal => json!("billing"),
         ParamType::Choice(choices) => json!(choices[choices.len() - 1]),
-        ParamType::Flag => json!(false),
+        ParamType::Switch => json!(false),
         ParamType::Statuses => json!("2xx"),
         ParamType::Places => json!({ "a": "b" }),
     }
@@ -149,6 +151,7 @@ fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
         let toml = |value: &str| {
             let params = operation.params.iter().map(|param| match param.shape {
                 _ if param.name == name => format!("{name} = {}\n", json!(value)),
+                _ if param.name == "topics" => "topics = { a = \"opt_in\" }\n".to_owned(),
                 ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Selector => {
                     format!("{} = {{ a = \"one\" }}\n", param.name)
                 }

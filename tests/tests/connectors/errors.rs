@@ -12,7 +12,7 @@ use usher_service::options::Environment;
 
 use super::log::assert_discreet;
 use super::server::{TestServer, answer};
-use super::subject::{ADDRESS, KEY, SUBJECTS, prepare, subject};
+use super::subject::{ADDRESS, ConnectorSubject, KEY, OTHERS, SUBJECTS, other, prepare, subject};
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
@@ -24,8 +24,13 @@ struct Seen {
 }
 
 async fn see(name: &str, status: u16, headers: Headers<'_>, body: &str) -> Seen {
+    see_of(subject(name), status, headers, body).await
+}
+
+async fn see_of(subject: &ConnectorSubject, status: u16, headers: Headers<'_>, body: &str) -> Seen {
+    let name = subject.name;
     let server = TestServer::start(answer(status, headers, body)).await;
-    let outcome = subject(name).attempt(&server.url()).await;
+    let outcome = subject.attempt(&server.url()).await;
     assert_discreet(&outcome, &format!("{name}: {status} {body}"));
     let (found, error) = match &outcome {
         Outcome::Retry { cause, .. } => (Ok(*cause), String::new()),
@@ -45,9 +50,13 @@ type Body = fn(u16, &str) -> String;
 type Says = fn(&str) -> String;
 
 async fn check(name: &str, body: Body, says: Says, rows: &[Row]) {
+    check_of(subject(name), body, says, rows).await;
+}
+
+async fn check_of(subject: &ConnectorSubject, body: Body, says: Says, rows: &[Row]) {
     for (status, error, expected) in rows {
-        let case = format!("{name}: {status} {error}");
-        let seen = see(name, *status, &[], &body(*status, error)).await;
+        let case = format!("{}.{}: {status} {error}", subject.name, subject.operation);
+        let seen = see_of(subject, *status, &[], &body(*status, error)).await;
         assert_eq!(seen.found, *expected, "{case}");
         if expected.is_err() {
             assert_eq!(seen.error, format!("{status} {}", says(error)).trim_end(), "{case}");
@@ -104,6 +113,67 @@ async fn resend() {
         (520, "named_tomorrow", Ok(Unavailable)),
     ];
     check("resend", body, str::to_owned, &rows).await;
+}
+
+#[tokio::test]
+async fn contacts_of_resend() {
+    let body: Body =
+        |status, name| format!(r#"{{"statusCode":{status},"name":"{name}","message":"{ADDRESS} is not allowed"}}"#);
+    for operation in ["put_contact", "delete_contact"] {
+        let rows = [
+            (400, "validation_error", Err(InvalidRequest)),
+            (401, "missing_api_key", Err(Configuration)),
+            // A key that may only send.
+            (401, "restricted_api_key", Err(Configuration)),
+            (403, "invalid_api_key", Err(Configuration)),
+            (405, "method_not_allowed", Err(InvalidRequest)),
+            (409, "resource_locked", Ok(Conflict)),
+            (422, "validation_error", Err(InvalidRequest)),
+            (422, "invalid_parameter", Err(InvalidRequest)),
+            (429, "rate_limit_exceeded", Ok(Throttled)),
+            (500, "internal_server_error", Ok(Unavailable)),
+            (503, "service_unavailable", Ok(Unavailable)),
+        ];
+        check_of(other(operation), body, str::to_owned, &rows).await;
+    }
+}
+
+#[tokio::test]
+async fn subscribers_of_novu() {
+    let body: Body = |status, message| format!(r#"{{"statusCode":{status},"message":"{message}","ctx":"{ADDRESS}"}}"#);
+    for operation in ["put_subscriber", "delete_subscriber"] {
+        let rows = [
+            (400, "Invalid subscriberId", Err(InvalidRequest)),
+            (401, "API Key not found", Err(Configuration)),
+            (403, "Forbidden resource", Err(Configuration)),
+            (408, "", Ok(Timeout)),
+            (409, "Request is currently being processed", Ok(Conflict)),
+            (413, "", Err(InvalidRequest)),
+            (422, "Validation Error", Err(InvalidRequest)),
+            (429, "", Ok(Throttled)),
+            (500, "", Ok(Unavailable)),
+            (503, "", Ok(Unavailable)),
+        ];
+        check_of(other(operation), body, status_alone, &rows).await;
+    }
+}
+
+#[tokio::test]
+async fn tags_and_erasures_of_mailchimp() {
+    let body: Body =
+        |status, title| format!(r#"{{"type":"x","title":"{title}","status":{status},"detail":"{ADDRESS}"}}"#);
+    let says: Says = |title| title.to_lowercase().replace(' ', "_");
+    for operation in ["tag_member", "erase_member"] {
+        let rows = [
+            (400, "Invalid Resource", Err(InvalidRequest)),
+            (401, "API Key Invalid", Err(Configuration)),
+            // The audience.
+            (404, "Resource Not Found", Err(NotFound)),
+            (429, "Too Many Requests", Ok(Throttled)),
+            (500, "Internal Server Error", Ok(Unavailable)),
+        ];
+        check_of(other(operation), body, says, &rows).await;
+    }
 }
 
 #[tokio::test]
@@ -402,9 +472,9 @@ async fn clerk() {
 
 #[tokio::test]
 async fn a_redirect_and_a_status_that_nobody_knows_are_given_up() {
-    for subject in SUBJECTS {
+    for subject in SUBJECTS.iter().chain(OTHERS) {
         for status in [302, 418] {
-            let seen = see(subject.name, status, &[], "{}").await;
+            let seen = see_of(subject, status, &[], "{}").await;
             assert!(seen.found.is_err() && seen.error.starts_with(&status.to_string()), "{}: {status}", subject.name);
         }
     }
@@ -412,11 +482,11 @@ async fn a_redirect_and_a_status_that_nobody_knows_are_given_up() {
 
 #[tokio::test]
 async fn a_pause_that_is_asked_for_is_passed_on() {
-    for subject in SUBJECTS {
+    for subject in SUBJECTS.iter().chain(OTHERS) {
         for (status, text, expected) in
             [(429, "7", Some(7)), (503, "2", Some(2)), (503, "-1", None), (503, "soon", None), (429, "1e400", None)]
         {
-            let seen = see(subject.name, status, &[("retry-after", text)], "{}").await;
+            let seen = see_of(subject, status, &[("retry-after", text)], "{}").await;
             let Outcome::Retry { after, .. } = seen.outcome else { panic!("{}: {:?}", subject.name, seen.outcome) };
             assert_eq!(after, expected.map(Duration::from_secs), "{}: {status} {text}", subject.name);
         }

@@ -50,7 +50,7 @@ const ODD: [&str; 34] = [
 const EXCLUSIVE: [&str; 3] = ["form", "text", "basic_auth"];
 
 /// Accepted as an answer by every connector. The objects in its lists have invalid ids.
-const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskID":1,
+const ANSWER: &str = r#"{"id":"..","request_id":"r","status":"subscribed","taskID":1,"unsubscribed":false,
     "data":[{"id":"..","status":"active","metadata":{}},{"id":"%2e","status":"active","metadata":{}}]}"#;
 
 /// Returns a value for a parameter that contains `text` if its type allows.
@@ -59,11 +59,14 @@ pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
         _ if param == "status_if_new" => json!("pending"),
         // It cannot have the statuses of success.
         _ if param == "retry_on" => json!("5xx"),
+        // The names are ids, and there are two values.
+        _ if param == "topics" => json!({ text: "opt_out" }),
         // Must differ from the current address; otherwise no request is made for it.
         _ if param == "former_email" => json!(format!("{text}@former.test")),
         ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Texts => json!(text),
         ParamType::Sender | ParamType::Mailboxes | ParamType::Email => json!(format!("{text}@work.test")),
         ParamType::Number => json!(7),
+        ParamType::Flag => json!(true),
         ParamType::Json => json!(json!({ "a": text }).to_string()),
         ParamType::Table | ParamType::Record | ParamType::Selector => json!({ "a": text }),
         ParamType::Address => {
@@ -72,7 +75,7 @@ pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
         ParamType::Name => json!("billing"),
         ParamType::Literal => json!("X-Key"),
         ParamType::Choice(choices) => json!(choices[choices.len() - 1]),
-        ParamType::Flag => json!(true),
+        ParamType::Switch => json!(true),
         ParamType::Statuses => json!("2xx"),
         ParamType::Places => json!({ "a": "b" }),
     }

@@ -34,15 +34,17 @@ const HOSTILE: [&str; 12] = [
 ];
 
 /// Accepted as an answer by all connectors. Its list is empty, so that lookups make all their requests.
-const ANSWER: &str = r#"{"id":"x1","status":"processed","transactionId":"t","taskID":1,"data":[]}"#;
+const ANSWER: &str =
+    r#"{"id":"x1","status":"processed","transactionId":"t","taskID":1,"unsubscribed":false,"data":[]}"#;
 
 async fn judged(connector: &str, file: &str) {
     let document = Document::read(&Path::new(&setting("USHER_TEST_SPECS")).join(file));
     let subject = subject(connector);
     let operations = usher_connectors::spec(connector).unwrap().operations;
     let mut judged = 0;
-    for operation in operations {
-        let server = TestServer::start(answer(200, &[], ANSWER)).await;
+    // An operation may first look for an object, and create it if there is none.
+    for (operation, status) in operations.iter().flat_map(|operation| [(operation, 200), (operation, 404)]) {
+        let server = TestServer::start(answer(status, &[], ANSWER)).await;
         let opened = subject.open(&server.url());
         let ask = async |params: Map<String, Value>, id: &str| {
             let before = server.requests().len();

@@ -2,4 +2,6 @@
 //! against the doubles.
 
 mod mailchimp;
+mod novu;
+mod resend;
 mod stripe;

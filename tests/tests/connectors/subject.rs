@@ -122,6 +122,50 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
     },
 ];
 
+/// Operations that answer otherwise than the first one of their connector.
+pub(crate) const OTHERS: &[ConnectorSubject] = &[
+    ConnectorSubject {
+        operation: "put_contact",
+        params: || json!({ "email": ADDRESS, "first_name": "Dana" }),
+        done: (200, r#"{"id":"c1","unsubscribed":false}"#),
+        ..SUBJECTS[0]
+    },
+    ConnectorSubject {
+        operation: "delete_contact",
+        params: || json!({ "email": ADDRESS }),
+        done: (200, "{}"),
+        reads: false,
+        ..SUBJECTS[0]
+    },
+    ConnectorSubject {
+        operation: "tag_member",
+        params: || json!({ "email": ADDRESS, "tags": "trial", "remove_tags": ["b"] }),
+        ..SUBJECTS[3]
+    },
+    ConnectorSubject { operation: "erase_member", params: || json!({ "email": ADDRESS }), ..SUBJECTS[3] },
+    ConnectorSubject {
+        operation: "put_subscriber",
+        params: || json!({ "subscriber_id": "user_1", "email": ADDRESS, "phone": null }),
+        done: (200, "{}"),
+        reads: false,
+        looks_up: false,
+        ..SUBJECTS[4]
+    },
+    ConnectorSubject {
+        operation: "delete_subscriber",
+        params: || json!({ "subscriber_id": "user_1" }),
+        done: (200, "{}"),
+        reads: false,
+        looks_up: false,
+        ..SUBJECTS[4]
+    },
+];
+
+/// Returns one of [`OTHERS`].
+pub(crate) fn other(operation: &str) -> &'static ConnectorSubject {
+    OTHERS.iter().find(|subject| subject.operation == operation).unwrap()
+}
+
 pub(crate) fn subject(name: &str) -> &'static ConnectorSubject {
     SUBJECTS.iter().find(|subject| subject.name == name).unwrap()
 }

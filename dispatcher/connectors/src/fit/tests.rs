@@ -81,6 +81,7 @@ fn is_fit(limit: TextLimit, text: &str) -> bool {
         Alphabet::Any => true,
         Alphabet::Label => text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'),
         Alphabet::NoBrackets => !text.contains('[') && !text.contains(']'),
+        Alphabet::Word => text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
         Alphabet::Header => text.bytes().all(|b| b.is_ascii_graphic() && b != b':'),
     };
     short && letters && (limit.on_control_chars == OnControlChars::Keep || !text.contains(ends))

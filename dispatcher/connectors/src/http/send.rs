@@ -50,7 +50,7 @@ impl HttpConnector {
         let built = if request.body.is_some() { built.body(body) } else { built };
         let answer = match request.answer.is_needed() {
             true => client::send_clean(built, gate, &clean).await?,
-            false => client::send_for_status(built, gate, &clean).await?,
+            false => client::send_clean_for_status(built, gate, &clean).await?,
         };
         let status = answer.status.as_u16();
         Ok(classify(&answer, &request, || effect(&id, request.answer.of(status, redaction.json(answer.json())))))

@@ -19,7 +19,7 @@ use usher_proto::Reason;
 use super::classify::classify;
 use super::member::{MemberState, list_path, member_path};
 use super::request::MemberChange;
-use super::{Mailchimp, PUT_MEMBER, UNSUBSCRIBE};
+use super::{ERASE_MEMBER, Mailchimp, PUT_MEMBER, TAG_MEMBER, UNSUBSCRIBE};
 use crate::{CallGate, stored};
 
 fn done(hash: &str, status: &str) -> Outcome {
@@ -33,6 +33,8 @@ impl Mailchimp {
         match change.operation.as_str() {
             PUT_MEMBER => self.put(&change, gate).await,
             UNSUBSCRIBE => self.unsubscribe(&change, gate).await,
+            TAG_MEMBER => self.change_tags(&change, gate).await,
+            ERASE_MEMBER => self.erase(&change, gate).await,
             _ => self.archive(&change, gate).await,
         }
     }
@@ -157,6 +159,34 @@ impl Mailchimp {
             }
         }
         if answer.status.is_success() { Ok(done(&change.hash, "deleted")) } else { Err(classify(&answer)) }
+    }
+
+    /// Adds and removes the tags of a member, in every state. Where there is no member, there is nothing to tag.
+    async fn change_tags(&self, change: &MemberChange, gate: &CallGate) -> Result<Outcome, Outcome> {
+        match self.state(&change.list, &change.hash, gate).await? {
+            None => Ok(done(&change.hash, "absent")),
+            Some(state) => {
+                self.tag(change, gate).await?;
+                Ok(done(&change.hash, state.label()))
+            }
+        }
+    }
+
+    /// Erases the member permanently, with the history. Only the person can subscribe the address again.
+    async fn erase(&self, change: &MemberChange, gate: &CallGate) -> Result<Outcome, Outcome> {
+        let path = member_path(&change.list, &change.hash)?.then("/actions/delete-permanent");
+        let answer = self.ask(Method::POST, path, None, gate).await?;
+        if answer.status.is_success() {
+            return Ok(done(&change.hash, "erased"));
+        }
+        if answer.status.as_u16() != 404 {
+            return Err(classify(&answer));
+        }
+        match self.state(&change.list, &change.hash, gate).await? {
+            None => Ok(done(&change.hash, "absent")),
+            // The member was added between the two requests.
+            Some(_) => Err(answer.retry(Cause::Conflict)),
+        }
     }
 
     /// Returns the state of a member, or `None` if there is no such member. A 404 may also refer to the list, and a

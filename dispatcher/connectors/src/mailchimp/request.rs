@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::member::{MemberState, subscriber_hash};
-use super::{DELETE_MEMBER, PUT_MEMBER, UNSUBSCRIBE};
+use super::{DELETE_MEMBER, ERASE_MEMBER, PUT_MEMBER, TAG_MEMBER, UNSUBSCRIBE};
 use crate::{PrepareError, StepInput};
 
 pub(super) const NO_LIST_ID: &str = "is no id: it stands in the audience's settings";
@@ -21,7 +21,7 @@ pub(super) struct MemberChange {
     /// Id that the member had before the address changed; absent if it has not changed.
     #[serde(default)]
     pub(super) former: Option<String>,
-    /// Body that adds tags to the member; absent if there are none.
+    /// Body that adds tags to the member and removes tags; absent if there are none.
     #[serde(default)]
     pub(super) tags: Option<String>,
 }
@@ -37,7 +37,8 @@ pub(super) fn prepare(inputs: &StepInput<'_>, default_list: Option<&str>) -> Res
         return Err(PrepareError(format!("list {NO_LIST_ID}")));
     }
     let mut former = None;
-    let mut tags = None;
+    // Tags in the body of a PUT are applied to new members only.
+    let tags = change_tags(inputs);
     let body = match inputs.operation {
         PUT_MEMBER => {
             let status = text("status_if_new").unwrap_or(MemberState::Subscribed.label());
@@ -54,17 +55,12 @@ pub(super) fn prepare(inputs: &StepInput<'_>, default_list: Option<&str>) -> Res
                 let fields = fields.iter().map(|(name, value)| (name.clone(), written(value))).collect();
                 member.insert("merge_fields".into(), Value::Object(fields));
             }
-            // Tags in the body of a PUT are applied to new members only.
-            tags = match inputs.params.get("tags") {
-                Some(Value::String(tag)) => Some(add_tags([tag.as_str()])),
-                Some(Value::Array(tags)) => Some(add_tags(tags.iter().filter_map(Value::as_str))),
-                Some(_) | None => None,
-            };
             let before = inputs.mailboxes("former_email")?.pop().map(|mailbox| subscriber_hash(&mailbox.address));
             former = before.filter(|before| *before != subscriber_hash(&email));
             Some(Value::Object(member).to_string())
         }
-        UNSUBSCRIBE | DELETE_MEMBER => None,
+        TAG_MEMBER if tags.is_none() => return Err(PrepareError("there are neither tags nor remove_tags".into())),
+        UNSUBSCRIBE | DELETE_MEMBER | TAG_MEMBER | ERASE_MEMBER => None,
         other => return Err(PrepareError(format!("mailchimp cannot {other}"))),
     };
     let operation = inputs.operation.to_owned();
@@ -77,8 +73,18 @@ pub(super) fn is_list_id(list: &str) -> bool {
     !list.is_empty() && list.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Returns the body that adds these tags to a member.
-fn add_tags<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let tags: Vec<Value> = names.into_iter().map(|name| json!({ "name": name, "status": "active" })).collect();
-    json!({ "tags": tags }).to_string()
+/// Returns the body that adds a member's tags and removes others, or `None` if there are none. A tag that is in both
+/// parameters is removed.
+fn change_tags(inputs: &StepInput<'_>) -> Option<String> {
+    let names = |param: &str| match inputs.params.get(param) {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        Some(Value::String(name)) => vec![name.as_str()],
+        Some(_) | None => Vec::new(),
+    };
+    let removed = names("remove_tags");
+    let added = names("tags").into_iter().filter(|name| !removed.contains(name));
+    let tag = |(name, status)| json!({ "name": name, "status": status });
+    let all: Vec<Value> =
+        added.map(|name| (name, "active")).chain(removed.iter().map(|name| (*name, "inactive"))).map(tag).collect();
+    (!all.is_empty()).then(|| json!({ "tags": all }).to_string())
 }

@@ -20,12 +20,14 @@ pub(super) fn is_replayed(answer: &HttpAnswer) -> bool {
     answer.headers.contains_key("idempotency-replay")
 }
 
-/// Returns the outcome of an answer.
+/// Returns the outcome of the answer to a trigger.
 pub(super) fn classify(answer: &HttpAnswer) -> Outcome {
+    if answer.status.is_success() { triggered(answer) } else { refused(answer) }
+}
+
+/// Returns the outcome of an answer that is not a success.
+pub(super) fn refused(answer: &HttpAnswer) -> Outcome {
     let status = answer.status.as_u16();
-    if answer.status.is_success() {
-        return triggered(answer);
-    }
     // `message` is an error name in some errors, and a sentence or a list in others.
     let body = answer.json();
     let name = body["message"].as_str();

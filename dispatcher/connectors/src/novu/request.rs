@@ -20,23 +20,54 @@ pub(super) fn prepare(inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
     if let Some(email) = inputs.email()? {
         subscriber.insert("email".into(), json!(email));
     }
-    for (param, field) in [("phone", "phone"), ("first_name", "firstName"), ("last_name", "lastName")] {
+    for (param, field) in
+        [("phone", "phone"), ("first_name", "firstName"), ("last_name", "lastName"), ("locale", "locale")]
+    {
         if let Some(value) = inputs.params.get(param) {
             subscriber.insert(field.into(), value.clone());
         }
     }
-    let value = |value: &Value| to_raw_value(value).map_err(|error| PrepareError(error.to_string()));
-    let raw = |json: String| RawValue::from_string(json).map_err(|error| PrepareError(error.to_string()));
+    let mut subscriber: Trigger =
+        subscriber.iter().map(|(name, value)| Ok((name.clone(), raw(value.to_string())?))).collect::<Result<_, _>>()?;
+    if let Some(data) = data(inputs)? {
+        subscriber.insert("data".to_owned(), data);
+    }
+    let value = |value: &Trigger| to_raw_value(value).map_err(|error| PrepareError(error.to_string()));
     let trigger = Trigger::from([
-        ("name".to_owned(), value(inputs.required("workflow")?)?),
+        ("name".to_owned(), raw(inputs.required("workflow")?.to_string())?),
         ("payload".to_owned(), raw(inputs.json("payload").unwrap_or("{}").to_owned())?),
-        ("to".to_owned(), value(&Value::Object(subscriber))?),
+        ("to".to_owned(), value(&subscriber)?),
     ]);
     let request = stored::write(&trigger)?;
     if request.len() > MOST_BYTES {
         return Err(PrepareError("payload is larger than the 512 KiB that Novu takes".into()));
     }
     Ok(request)
+}
+
+/// Returns JSON text as a value that is passed on unchanged.
+pub(super) fn raw(json: String) -> Result<Box<RawValue>, PrepareError> {
+    RawValue::from_string(json).map_err(|error| PrepareError(error.to_string()))
+}
+
+/// Returns the subscriber's own data, or `None` if there are none. Novu's OpenAPI document knows texts, lists of texts,
+/// numbers, true and false.
+pub(super) fn data(inputs: &StepInput<'_>) -> Result<Option<Box<RawValue>>, PrepareError> {
+    let Some(text) = inputs.json("data") else { return Ok(None) };
+    let fields: BTreeMap<String, Value> =
+        serde_json::from_str(text).map_err(|error| PrepareError(error.to_string()))?;
+    for (name, value) in &fields {
+        let is_plain = match value {
+            Value::String(_) | Value::Number(_) | Value::Bool(_) => true,
+            Value::Array(items) => items.iter().all(Value::is_string),
+            Value::Null | Value::Object(_) => false,
+        };
+        if !is_plain {
+            let why = "is no text, number, true, false or list of texts, and Novu's subscribers have no others";
+            return Err(PrepareError(format!("data: {name} {why}")));
+        }
+    }
+    raw(text.to_owned()).map(Some)
 }
 
 /// Returns a stored trigger with its transaction's id.

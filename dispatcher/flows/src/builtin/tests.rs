@@ -77,6 +77,15 @@ fn event(sample: &Value) -> Event {
     }
 }
 
+/// Returns a flow of the folder with examples.
+fn example(name: &str, toml: &str) -> Flow {
+    let (name, file) = (name.to_owned(), format!("flows/examples/{name}.toml"));
+    let source = FlowSource { name, file, toml: toml.to_owned(), templates: BTreeMap::new() };
+    let flow = Flow::check(source).expect("it checks");
+    assert_eq!(flow.warnings, [], "nothing in it is doubtful");
+    flow
+}
+
 fn flow(name: &str) -> Flow {
     let source = builtin().into_iter().find(|source| source.name == name).expect("a built-in flow");
     Flow::check(source).expect("it checks")
@@ -354,6 +363,44 @@ async fn the_newsletter_takes_away_only_what_nobody_has_and_puts_back_what_someb
     let moved = json!({ "0": { "status": "subscribed", "moved": true } });
     assert_eq!(steps("user.updated", true, true, moved), ["member", "again"]);
     assert_eq!(steps("user.deleted", false, true, json!({ "1": { "status": "deleted" } })), ["again"]);
+}
+
+/// A person of the newsletter by Resend: the flow's requests for what an event says and what was known before it.
+#[tokio::test]
+async fn the_newsletter_by_resend_takes_who_agrees_and_lets_go_who_does_not() {
+    let flow = example("newsletter-resend", include_str!("../../../../flows/examples/newsletter-resend.toml"));
+    let connectors = connectors(&flow);
+    let ask = |kind: &str, agrees: Value, before: Value, changed: &[&str]| {
+        let data = match kind {
+            "user.deleted" => json!({ "object": "user", "id": "user_1", "deleted": true }),
+            _ => json!({
+                "object": "user", "id": "user_1", "primary_email_address_id": "idn_1", "first_name": "Ann", "last_name": null,
+                "email_addresses": [{ "id": "idn_1", "email_address": "ann@mail.test" }],
+                "unsafe_metadata": { "newsletter": agrees },
+            }),
+        };
+        let fields = before.as_object().expect("fields").clone();
+        let before = PreviousFields { fields, changed: changed.iter().map(|name| (*name).to_owned()).collect() };
+        let sample = json!({ "type": kind, "data": data });
+        let made = requests(&flow, &connectors, &sample, None, Some(before)).expect("nothing dies");
+        let of = |(step, request): (String, String)| {
+            let request: Value = serde_json::from_str(&request).expect("JSON");
+            format!("{step}: {} {}", request["operation"], request["email"]).replace('"', "")
+        };
+        made.into_iter().map(of).collect::<Vec<_>>()
+    };
+    let agreed = || json!({ "email": "ann@mail.test", "unsafe_metadata": { "newsletter": true } });
+    let contact = "contact: put_contact ann@mail.test";
+    assert_eq!(ask("user.created", json!(true), json!({}), &[]), [contact]);
+    assert_eq!(ask("user.created", Value::Null, json!({}), &[]), [""; 0]);
+    assert_eq!(ask("user.updated", json!(true), agreed(), &[]), [""; 0], "a sign-in");
+    assert_eq!(ask("user.updated", json!(true), json!({ "unsafe_metadata": {} }), &["unsafe_metadata"]), [contact]);
+    let refused = "refused: delete_contact ann@mail.test";
+    assert_eq!(ask("user.updated", json!(false), agreed(), &["unsafe_metadata"]), [refused]);
+    let moved = json!({ "email": "old@mail.test", "unsafe_metadata": { "newsletter": true } });
+    let former = "former: delete_contact old@mail.test";
+    assert_eq!(ask("user.updated", json!(true), moved, &["email"]), [contact, former]);
+    assert_eq!(ask("user.deleted", Value::Null, json!({ "email": "old@mail.test" }), &[]), [former]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::super::problem::suggestion;
 use super::super::{Flow, FlowSettings, Pattern};
 use super::{Checker, Place};
 
-pub(super) const FLOW_KEYS: [&str; 15] = [
+pub(super) const FLOW_KEYS: &[&str] = &[
     "enabled",
     "on",
     "if",
@@ -36,7 +36,7 @@ pub(super) const CONCURRENCY: usize = 64;
 
 impl Checker<'_> {
     pub(super) fn flow(&mut self, table: &toml_edit::Table) -> Flow {
-        self.only(table, "a flow", &FLOW_KEYS, |_| None);
+        self.only(table, "a flow", FLOW_KEYS, |_| None);
         self.lines.top = self.lines_of(table);
         let name = self.source.name.clone();
         let top = self.place_of(None);

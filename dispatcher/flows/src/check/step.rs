@@ -14,7 +14,7 @@ use super::flow::FLOW_KEYS;
 use super::{Checked, Checker};
 
 const WAIT_KEYS: [&str; 4] = ["name", "when", "wait", WAIT_UNTIL];
-const CALL_KEYS: [&str; 11] = [
+const CALL_KEYS: &[&str] = &[
     "name",
     "when",
     "use",
@@ -29,7 +29,7 @@ const CALL_KEYS: [&str; 11] = [
 ];
 
 /// Keys that users expect but that do not exist, each with an explanation.
-const NOT_THERE: [(&str, &str); 6] = [
+const NOT_THERE: &[(&str, &str)] = &[
     ("headers", "http.request sends headers of a flow's own"),
     ("method", "http.request has one; http.post is always a POST"),
     ("cc", "one mail goes to those in to"),
@@ -177,7 +177,7 @@ impl Checker<'_> {
     fn call(&mut self, table: &Table, used: &Item, earlier: &[String]) -> Checked<Call> {
         let (connector, operation) = self.operation(used)?;
         let params: Vec<&str> = operation.params.iter().map(|param| param.name).collect();
-        let known: Vec<&str> = CALL_KEYS.into_iter().chain(params.iter().copied()).collect();
+        let known: Vec<&str> = CALL_KEYS.iter().copied().chain(params.iter().copied()).collect();
         self.only(table, used.as_str().unwrap_or_default(), &known, elsewhere);
         let marketing = self.marketing(table, operation);
         let mut given = Map::new();

@@ -11,6 +11,7 @@ use crate::FlowSource;
 fn everywhere(operation: &usher_connectors::Operation, text: &str) -> String {
     let value = |param: &usher_connectors::Param| match param.shape {
         ParamType::Number => "7".to_owned(),
+        ParamType::Flag => "true".to_owned(),
         ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Selector => {
             format!("{{ a = \"{text}\" }}")
         }
@@ -18,7 +19,7 @@ fn everywhere(operation: &usher_connectors::Operation, text: &str) -> String {
         ParamType::Address => "\"https://a.test/x\"".to_owned(),
         ParamType::Name | ParamType::Literal => "\"billing\"".to_owned(),
         ParamType::Choice(choices) => format!("\"{}\"", choices[0]),
-        ParamType::Flag => "true".to_owned(),
+        ParamType::Switch => "true".to_owned(),
         ParamType::Statuses => "[\"2xx\"]".to_owned(),
         ParamType::Places => "{ a = \"b\" }".to_owned(),
         ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Sender | ParamType::Email => {
@@ -322,4 +323,36 @@ body = { key = "{{ secret.LOOPS_KEY }}", id = "{{ user.id }}" }
     assert_eq!(body, json!({ "key": secret("LOOPS_KEY"), "id": hostile }));
     let error = evaluate("secret.LOOPS_KEY", &context).expect_err("not known elsewhere");
     assert_eq!(error.what, "there is no secret");
+}
+
+#[test]
+fn a_flag_is_true_or_false_and_a_text_that_is_cleared_is_null() {
+    let of = |step: &str, user: Value| {
+        let toml = format!("on = [\"clerk/user.updated\"]\n[[step]]\nname = \"one\"\n{step}");
+        let (name, file) = ("test".to_owned(), "test.toml".to_owned());
+        let flow = Flow::read(FlowSource { name, file, toml, templates: BTreeMap::new() }).expect("it reads");
+        let super::super::Action::Call(call) = &flow.steps[0].action else { panic!("a call") };
+        render(&flow, call, &Context::of(json!({ "user": user }))).map_err(|error| error.to_string())
+    };
+    let contact = "use = \"resend.put_contact\"\nemail = \"a@b.test\"\nunsubscribed = ";
+    for (written, user, expected) in [
+        ("true", json!({}), Some(json!(true))),
+        ("\"{{ user.left }}\"", json!({ "left": false }), Some(json!(false))),
+        ("\"{{ not user.left }}\"", json!({ "left": false }), Some(json!(true))),
+        ("\"{{ user.left }}\"", json!({ "left": null }), None),
+    ] {
+        let params = of(&format!("{contact}{written}"), user).expect("it renders");
+        assert_eq!(params.get("unsubscribed"), expected.as_ref(), "{written}");
+    }
+    let error =
+        of(&format!("{contact}\"{{{{ user.left }}}}\""), json!({ "left": "dana@work.test" })).expect_err("a text");
+    assert!(
+        error.starts_with("unsubscribed: the result is neither true nor false") && !error.contains("dana"),
+        "{error}"
+    );
+
+    let subscriber = "use = \"novu.put_subscriber\"\nsubscriber_id = \"u\"\nphone = \"{{ user.phone }}\"";
+    assert_eq!(of(subscriber, json!({ "phone": null })).expect("it renders")["phone"], Value::Null);
+    let trigger = "use = \"novu.trigger\"\nworkflow = \"w\"\nsubscriber_id = \"u\"\nphone = \"{{ user.phone }}\"";
+    assert!(!of(trigger, json!({ "phone": null })).expect("it renders").contains_key("phone"), "left out");
 }

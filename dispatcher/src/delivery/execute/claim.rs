@@ -52,7 +52,7 @@ impl StepExecutor {
         let run = step_call.run;
         loop {
             let asked = clock::since_boot();
-            let until = step_call.claimed_until(clock::now());
+            let until = step_call.claimed_until(request, clock::now());
             let tries = AttemptState { claimed_until: until, ..run.tries };
             let kind = ChangeKind::Claim { tries, request: request.to_vec() };
             let event = run.event.reference();

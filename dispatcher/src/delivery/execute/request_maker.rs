@@ -146,7 +146,8 @@ impl RequestMaker {
         }
         // Whatever keeps the step from being called is found again when the run has been admitted.
         let (step_call, request) = self.make(&flow, step, run, subject).await.ok()?;
-        Some(FirstClaim { request, at, until: step_call.claimed_until(at), since_boot })
+        let until = step_call.claimed_until(&request, at);
+        Some(FirstClaim { request, at, until, since_boot })
     }
 }
 

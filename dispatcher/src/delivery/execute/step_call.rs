@@ -27,10 +27,11 @@ pub(super) struct StepCall<'a> {
 }
 
 impl StepCall<'_> {
-    /// Returns the time until which an attempt that is claimed now may be in flight. A destination that recognises a repeated
-    /// request may receive it from two owners at once, so nobody has to wait.
-    pub(super) fn claimed_until(&self, now: Timestamp) -> Option<Timestamp> {
-        match self.connector.idempotency() {
+    /// Returns the time until which an attempt that is claimed now, with this request in its stored form, may be in flight. A
+    /// destination that recognises a repeated request may receive it from two owners at once, so nobody has to wait.
+    pub(super) fn claimed_until(&self, kept: &[u8], now: Timestamp) -> Option<Timestamp> {
+        let (_, request) = usher_suppression::kept(kept);
+        match self.connector.idempotency_of(request) {
             Idempotency::Natural | Idempotency::KeyFor(_) => None,
             Idempotency::None => Some(now.plus(LEASE + self.call.timeout)),
         }

@@ -188,6 +188,51 @@ async fn tags_reach_who_is_new_and_who_is_there() {
 }
 
 #[tokio::test]
+async fn tags_of_who_is_there_change_and_nobody_is_added() {
+    for state in STATES {
+        let audience = Audience::new().await;
+        audience.is("ada@work.test", state).await;
+        if !["absent", "erased"].contains(&state) {
+            let body =
+                json!({ "tags": [{ "name": "trial", "status": "active" }, { "name": "x", "status": "active" }] });
+            assert_eq!(audience.ask(Method::POST, "ada@work.test/tags", body).await.0, 204);
+        }
+        let params = json!({ "email": "Ada@work.test", "tags": ["pro", "trial"], "remove_tags": "trial" });
+        let now = if state == "erased" { "absent" } else { state };
+        assert_eq!(audience.twice("tag_member", &params).await, now, "{state}");
+        assert_eq!(audience.state("ada@work.test").await, now, "{state}");
+        let member = audience.member("ada@work.test").await;
+        let names: Vec<&Value> = member["tags"].as_array().into_iter().flatten().map(|tag| &tag["name"]).collect();
+        assert_eq!(names, if now == "absent" { vec![] } else { vec!["x", "pro"] }, "{state}");
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_changes_changes_its_tag() {
+    let audience = Audience::new().await;
+    audience.twice("put_member", &json!({ "email": "ada@work.test", "tags": ["trial"] })).await;
+    audience.twice("put_member", &json!({ "email": "ada@work.test", "tags": ["pro"], "remove_tags": ["trial"] })).await;
+    let member = audience.member("ada@work.test").await;
+    let names: Vec<&Value> = member["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+    assert_eq!(names, ["pro"]);
+}
+
+#[tokio::test]
+async fn whoever_is_erased_is_gone_and_cannot_be_put_back() {
+    for state in STATES {
+        let audience = Audience::new().await;
+        audience.is("ada@work.test", state).await;
+        let was_there = !["absent", "erased"].contains(&state);
+        let said = audience.twice("erase_member", &json!({ "email": "Ada@work.test" })).await;
+        assert_eq!(said, if was_there { "erased" } else { "absent" }, "{state}");
+        assert_eq!(audience.state("ada@work.test").await, "absent", "{state}");
+        let put = json!({ "email": "ada@work.test", "status_if_new": "pending" });
+        let expected = if state == "absent" { "pending" } else { "400 forgotten_email_not_subscribed" };
+        assert_eq!(audience.twice("put_member", &put).await, expected, "{state}");
+    }
+}
+
+#[tokio::test]
 async fn an_address_in_another_case_is_the_same_member() {
     let audience = Audience::new().await;
     audience.is("ada@work.test", "subscribed").await;

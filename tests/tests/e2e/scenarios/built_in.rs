@@ -398,13 +398,14 @@ async fn a_workflow_is_chosen_by_the_type_of_the_event(backend: Backend) {
         "public_user_data": {"user_id": user.id, "first_name": null},
     });
     env.send(&user.created()).await;
-    env.send(&user.changed().updated()).await;
+    // The first event of a user tells what is remembered; this one changes nothing of it.
+    env.send(&user.updated()).await;
     env.send(&Webhook::new("organizationMembership.created", &user.id, &membership)).await;
     // The payer is an organization, so there is no user to notify.
     let payer = json!({"object": "commerce_payer", "id": "cpayer_1", "user_id": "", "organization_id": "org_1"});
     let bill = json!({"id": "csub_1", "object": "commerce_subscription", "status": "past_due", "payer": payer});
     env.send(&Webhook::new("subscription.pastDue", "org_1", &bill)).await;
-    let runs = env.all_ended(2, SOON).await;
+    let runs = env.all_ended(3, SOON).await;
     assert!(runs.iter().all(|run| run.state == "done"), "{runs:?}");
     let triggered = env.effects("novu");
     let workflows: Vec<&Value> = triggered.iter().map(|it| &it.body["name"]).collect();
@@ -414,5 +415,17 @@ async fn a_workflow_is_chosen_by_the_type_of_the_event(backend: Backend) {
         assert_eq!(it.body["to"]["email"], user.email.as_deref().unwrap());
     }
     assert_eq!(triggered[1].body["payload"]["organization"], "Acme & Co");
+
+    // Another address reaches Novu without a workflow, and nothing of a deleted user stays there.
+    let moved = User { email: Some("ann@moved.test".into()), ..user.changed() };
+    env.send(&moved.updated()).await;
+    env.all_ended(4, SOON).await;
+    env.send(&user.deleted()).await;
+    env.all_ended(5, SOON).await;
+    let did = env.effects("novu");
+    let later: Vec<&str> = did[2..].iter().map(|it| &*it.operation).collect();
+    assert_eq!(later, ["subscribers.update", "subscribers.remove"]);
+    assert_eq!((&did[2].body["email"], &did[2].body["phone"]), (&json!("ann@moved.test"), &Value::Null));
+    assert!(did[2..].iter().all(|it| it.user.as_deref() == Some(user.id.as_str())));
     env.end().await;
 }

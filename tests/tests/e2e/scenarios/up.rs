@@ -45,11 +45,11 @@ async fn every_built_in_flow_runs_against_the_lab() {
         ("user.created", 6),
         ("email.created", 1),
         ("email.created:invitation", 1),
-        ("user.updated:new-address", 5),
+        ("user.updated:new-address", 6),
         ("organizationMembership.created", 1),
         ("subscriptionItem.freeTrialEnding", 1),
         ("subscription.pastDue", 1),
-        ("user.deleted", 4),
+        ("user.deleted", 5),
     ] {
         let before = ended(folder.path()).len();
         usher(folder.path(), &["send", sample, "--seed", "7"]);

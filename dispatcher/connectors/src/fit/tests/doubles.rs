@@ -24,14 +24,23 @@ fn steps() -> Vec<(&'static str, &'static str, Value)> {
     });
     let trigger = json!({
         "workflow": "w", "subscriber_id": "user_1", "email": "HERE <dana@m\u{fc}nchen.test>", "first_name": "HERE",
-        "last_name": "HERE", "payload": r#"{"a":1}"#,
+        "last_name": "HERE", "data": r#"{"a":1}"#, "payload": r#"{"a":1}"#,
+    });
+    let contact = json!({
+        "email": "HERE <dana@m\u{fc}nchen.test>", "first_name": "HERE", "last_name": "HERE", "properties": { "note": "HERE" },
+    });
+    let subscriber = json!({
+        "subscriber_id": "user_1", "email": "HERE <dana@m\u{fc}nchen.test>", "first_name": "HERE", "last_name": "HERE",
+        "phone": null,
     });
     vec![
         ("resend", "send", tagged),
         ("smtp", "send", mail.clone()),
         ("nylas", "send", mail),
         ("stripe", "create_customer", customer),
+        ("resend", "put_contact", contact),
         ("novu", "trigger", trigger),
+        ("novu", "put_subscriber", subscriber),
         ("algolia", "save", json!({ "object_id": "user_1", "fields": { "name": "HERE" } })),
     ]
 }
