@@ -144,8 +144,14 @@ const UNLIMITED_LINE: ValueLimit = ValueLimit::Text(line(MaxLength::Unknown));
 
 /// Limits by connector or `connector.operation`, and by parameter.
 const LIMITS: &[(&str, &str, ValueLimit)] = &[
-    // Resend's OpenAPI document: up to 50 addresses in `to`. It gives no limit for `reply_to`.
+    // Resend's OpenAPI document: up to 50 addresses in `to`. It gives no limit for `cc`, `bcc` and `reply_to`.
     ("resend", "to", mailboxes(50, false)),
+    ("resend", "cc", mailboxes(50, false)),
+    ("resend", "bcc", mailboxes(50, false)),
+    ("resend", "hosted_template", UNLIMITED_ID),
+    // The connector checks these two.
+    ("resend", "variables", ValueLimit::Any),
+    ("resend", "scheduled_at", ValueLimit::Any),
     ("resend", "subject", SUBJECT),
     ("resend", "from", mailboxes(1, false)),
     ("resend", "reply_to", mailboxes(50, false)),
@@ -173,6 +179,8 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("resend", "topics", ValueLimit::Any),
     ("resend", "properties", PROPERTIES),
     ("smtp", "to", mailboxes(100, true)),
+    ("smtp", "cc", mailboxes(100, true)),
+    ("smtp", "bcc", mailboxes(100, true)),
     ("smtp", "subject", SUBJECT),
     ("smtp", "from", mailboxes(1, true)),
     ("smtp", "reply_to", mailboxes(100, true)),
@@ -180,6 +188,8 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("smtp", "text", ValueLimit::Any),
     ("smtp", "headers", HEADERS),
     ("nylas", "to", mailboxes(100, false)),
+    ("nylas", "cc", mailboxes(100, false)),
+    ("nylas", "bcc", mailboxes(100, false)),
     ("nylas", "subject", SUBJECT),
     ("nylas", "from", mailboxes(1, false)),
     ("nylas", "reply_to", mailboxes(100, false)),

@@ -53,6 +53,8 @@ const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
         required("to", Mailboxes),
+        optional("cc", Mailboxes),
+        optional("bcc", Mailboxes),
         required("subject", Text),
         optional("from", Sender),
         optional("reply_to", Mailboxes),
@@ -61,7 +63,7 @@ const OPERATIONS: &[Operation] = &[Operation {
         optional("headers", Table),
     ],
     takes_template: true,
-    writes_to: &["to"],
+    writes_to: &["to", "cc", "bcc"],
 }];
 
 pub(super) const SPEC: ConnectorSpec = ConnectorSpec {

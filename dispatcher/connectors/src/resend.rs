@@ -23,7 +23,7 @@ use usher_service::ConfigError;
 use usher_service::Secret;
 use usher_service::options::Environment;
 
-use super::ParamType::{Email, Flag, Html, Mailboxes, Record, Sender, Table, Text, Texts};
+use super::ParamType::{Email, Flag, Html, Json, Mailboxes, Record, Sender, Table, Text, Texts};
 use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
@@ -40,6 +40,8 @@ const OPERATIONS: &[Operation] = &[
         name: SEND,
         params: &[
             required("to", Mailboxes),
+            optional("cc", Mailboxes),
+            optional("bcc", Mailboxes),
             required("subject", Text),
             optional_or("from", Sender, FROM),
             optional("reply_to", Mailboxes),
@@ -47,9 +49,12 @@ const OPERATIONS: &[Operation] = &[
             optional("text", Text),
             optional("headers", Table),
             optional("tags", Table),
+            optional("hosted_template", Text),
+            optional("variables", Json),
+            optional("scheduled_at", Text),
         ],
         takes_template: true,
-        writes_to: &["to"],
+        writes_to: &["to", "cc", "bcc"],
     },
     Operation {
         name: PUT_CONTACT,

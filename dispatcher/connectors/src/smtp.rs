@@ -34,6 +34,8 @@ const OPERATIONS: &[Operation] = &[Operation {
     name: "send",
     params: &[
         required("to", Mailboxes),
+        optional("cc", Mailboxes),
+        optional("bcc", Mailboxes),
         required("subject", Text),
         optional_or("from", Sender, FROM),
         optional("reply_to", Mailboxes),
@@ -42,7 +44,7 @@ const OPERATIONS: &[Operation] = &[Operation {
         optional("headers", Table),
     ],
     takes_template: true,
-    writes_to: &["to"],
+    writes_to: &["to", "cc", "bcc"],
 }];
 
 pub(super) const SPEC: ConnectorSpec = ConnectorSpec {

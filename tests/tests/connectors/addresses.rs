@@ -5,6 +5,7 @@ use usher_connectors::{Operation, ParamType};
 use usher_flows::{Flow, FlowSource};
 use usher_service::options::Environment;
 
+use super::paths::make_compatible;
 use super::subject::{SUBJECTS, database, prepare};
 
 /// Values that are no address, several addresses, or an address with additional content.
@@ -41,6 +42,7 @@ fn good(param: &str, shape: ParamType) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
         _ if param == "topics" => json!({ "a": "opt_in" }),
+        _ if param == "scheduled_at" => json!("2026-01-31T09:00:00Z"),
         ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Texts => json!("one"),
         ParamType::Sender | ParamType::Mailboxes => json!("Dana <dana@work.test>"),
         ParamType::Email => json!("dana@work.test"),
@@ -58,7 +60,10 @@ fn good(param: &str, shape: ParamType) -> Value {
 }
 
 fn params(operation: &Operation) -> Map<String, Value> {
-    operation.params.iter().map(|param| (param.name.to_owned(), good(param.name, param.shape))).collect()
+    let all = operation.params.iter().map(|param| (param.name.to_owned(), good(param.name, param.shape)));
+    let mut params = all.collect();
+    make_compatible(&mut params, "");
+    params
 }
 
 /// Returns every address parameter of every operation.
@@ -149,7 +154,9 @@ async fn a_line_end_in_a_subject_or_a_header_begins_no_other() {
 fn a_flow_with_an_address_that_is_none_is_refused_when_it_is_checked() {
     for (connector, operation, name, shape) in addresses() {
         let toml = |value: &str| {
-            let params = operation.params.iter().map(|param| match param.shape {
+            let own = params(operation);
+            let given = operation.params.iter().filter(|param| own.contains_key(param.name));
+            let params = given.map(|param| match param.shape {
                 _ if param.name == name => format!("{name} = {}\n", json!(value)),
                 _ if param.name == "topics" => "topics = { a = \"opt_in\" }\n".to_owned(),
                 ParamType::Table | ParamType::Json | ParamType::Record | ParamType::Selector => {

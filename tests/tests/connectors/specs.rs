@@ -13,7 +13,7 @@ use usher_tests::backend::setting;
 use usher_tests::needs;
 
 use self::openapi::{Document, SpecRequest};
-use super::paths::value;
+use super::paths::{make_compatible, value};
 use super::server::{TestServer, answer};
 use super::subject::{KEY, prepare, subject};
 
@@ -66,6 +66,7 @@ async fn judged(connector: &str, file: &str) {
             for param in operation.params {
                 let mut params = plain(false);
                 params.insert(param.name.into(), value(param.name, param.shape, hostile));
+                make_compatible(&mut params, param.name);
                 cases.push((params, hostile, format!("{} = {hostile:?}", param.name)));
             }
         }

@@ -46,6 +46,8 @@ fn mail(inputs: &StepInput<'_>) -> Result<Map<String, Value>, PrepareError> {
     let from = inputs.params.contains_key("from").then(|| inputs.sender(None)).transpose()?;
     let lists = [
         ("to", inputs.recipients()?),
+        ("cc", inputs.mailboxes("cc")?),
+        ("bcc", inputs.mailboxes("bcc")?),
         ("from", from.into_iter().collect()),
         ("reply_to", inputs.mailboxes("reply_to")?),
     ];

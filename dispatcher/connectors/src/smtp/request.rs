@@ -60,6 +60,13 @@ pub(super) fn prepare(
     for mailbox in &to {
         builder = builder.to(mailbox.clone());
     }
+    let written_all = |name: &str| -> Result<Vec<Written>, PrepareError> {
+        inputs.mailboxes(name)?.into_iter().map(|mailbox| written(name, mailbox)).collect()
+    };
+    let (cc, bcc) = (written_all("cc")?, written_all("bcc")?);
+    for mailbox in &cc {
+        builder = builder.cc(mailbox.clone());
+    }
     for mailbox in inputs.mailboxes("reply_to")? {
         builder = builder.reply_to(written("reply_to", mailbox)?);
     }
@@ -77,7 +84,8 @@ pub(super) fn prepare(
     let message = message.map_err(|error| PrepareError(error.to_string()))?;
     let message =
         String::from_utf8(message.formatted()).map_err(|_| PrepareError("the message came out unreadable".into()))?;
-    let to = to.iter().map(|mailbox| mailbox.email.to_string()).collect();
+    // Hidden recipients stand in the envelope alone.
+    let to = to.iter().chain(&cc).chain(&bcc).map(|mailbox| mailbox.email.to_string()).collect();
     Ok(Mail { from: from.email.to_string(), to, message })
 }
 

@@ -95,6 +95,19 @@ async fn a_mail_is_sent_to_everybody_with_an_id_made_of_its_key() {
 }
 
 #[tokio::test]
+async fn hidden_recipients_get_the_mail_and_stand_in_no_header() {
+    let scene = scene().await;
+    let mut params = welcome(json!("zoe@b.test"));
+    params["cc"] = json!(["Lee <lee@b.test>"]);
+    params["bcc"] = json!("kim@b.test");
+    assert!(matches!(scene.send(params).await, Outcome::Done(_)));
+    let mail = &scene.mails()[0];
+    assert_eq!(mail["to"], json!(["zoe@b.test", "lee@b.test", "kim@b.test"]));
+    assert_eq!((&mail["headers"]["cc"], mail["headers"].get("bcc")), (&json!("Lee <lee@b.test>"), None));
+    assert!(!mail["message"].as_str().expect("a message").contains("kim@b.test"));
+}
+
+#[tokio::test]
 async fn the_same_request_is_sent_byte_for_byte() {
     let scene = scene().await;
     let request = prepared(&scene.smtp, &welcome(json!("a@b.test"))).expect("a mail");

@@ -32,8 +32,10 @@ const CALL_KEYS: &[&str] = &[
 const NOT_THERE: &[(&str, &str)] = &[
     ("headers", "http.request sends headers of a flow's own"),
     ("method", "http.request has one; http.post is always a POST"),
-    ("cc", "one mail goes to those in to"),
-    ("bcc", "one mail goes to those in to"),
+    ("cc", "only a mail has it: resend.send, smtp.send and nylas.send"),
+    ("bcc", "only a mail has it: resend.send, smtp.send and nylas.send"),
+    ("hosted_template", "only Resend has templates of its own: resend.send"),
+    ("scheduled_at", "only Resend sends later: resend.send; a wait, such as wait = \"3d\", can still be cancelled"),
     ("attachments", "mails have no attachments"),
     ("delay", "a step of its own waits: [[step]] with wait = \"3d\""),
     ("organization_id", "clerk.set_organization_metadata writes to an organization"),
@@ -254,6 +256,12 @@ impl Checker<'_> {
         {
             let why = format!("{for_whom} is one address in marketing mail: the link that ends it is made for one");
             self.note(&self.place(to), why);
+        }
+        for others in operation.writes_to.iter().skip(1).filter(|others| table.contains_key(others)) {
+            let why = format!(
+                "marketing mail has no {others}: the link that ends it is made for the one address in {for_whom}"
+            );
+            self.note(&self.place_of_key(table, others), why);
         }
         Some(list.to_owned())
     }

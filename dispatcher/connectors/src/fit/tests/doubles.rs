@@ -15,6 +15,7 @@ use crate::testing::prepare_once;
 fn steps() -> Vec<(&'static str, &'static str, Value)> {
     let mail = json!({
         "to": ["HERE <dana@m\u{fc}nchen.test>", "a@b.test"], "from": "Acme <hello@acme.test>", "reply_to": "HERE <c@d.test>",
+        "cc": "HERE <e@m\u{fc}nchen.test>", "bcc": ["HERE <f@b.test>"],
         "subject": "x HERE", "text": "x HERE", "html": "x HERE", "headers": { "X-Name": "HERE" },
     });
     let mut tagged = mail.clone();
