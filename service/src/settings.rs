@@ -30,6 +30,7 @@ enum Extent {
 /// All settings, with their additional names.
 const SETTINGS: &[(&str, Extent)] = &[
     ("USHER_ADMIN", Process),
+    ("USHER_ATTACHMENTS", Process),
     ("USHER_CONSOLE_BASE_PATH", Process),
     ("USHER_CONSOLE_HOSTS", Process),
     ("USHER_CONSOLE_NAME", Process),

@@ -12,6 +12,7 @@ mod spec;
 mod step_input;
 
 mod answer;
+mod attachments;
 mod client;
 mod fit;
 mod limits;

@@ -149,7 +149,8 @@ const LIMITS: &[(&str, &str, ValueLimit)] = &[
     ("resend", "cc", mailboxes(50, false)),
     ("resend", "bcc", mailboxes(50, false)),
     ("resend", "hosted_template", UNLIMITED_ID),
-    // The connector checks these two.
+    // The connector checks these.
+    ("resend", "attachments", ValueLimit::Any),
     ("resend", "variables", ValueLimit::Any),
     ("resend", "scheduled_at", ValueLimit::Any),
     ("resend", "subject", SUBJECT),

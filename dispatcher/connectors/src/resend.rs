@@ -15,8 +15,12 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use classify::classify;
 use reqwest::{Method, RequestBuilder};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use usher_engine::Outcome;
 use usher_proto::Mailbox;
 use usher_service::ConfigError;
@@ -24,11 +28,12 @@ use usher_service::Secret;
 use usher_service::options::Environment;
 
 use super::ParamType::{Email, Flag, Html, Json, Mailboxes, Record, Sender, Table, Text, Texts};
+use super::attachments::{ATTACHMENTS, AttachmentFolder, StoredFile};
 use super::client::{self, HttpAnswer};
 use super::path::{HttpClient, Path};
 use super::{
     CallGate, Connector, ConnectorSpec, DefaultQuota, FROM, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput,
-    default_sender, optional, optional_or, required, setting, stored,
+    StepUse, default_sender, optional, optional_or, required, setting, stored,
 };
 
 const SEND: &str = "send";
@@ -52,6 +57,7 @@ const OPERATIONS: &[Operation] = &[
             optional("hosted_template", Text),
             optional("variables", Json),
             optional("scheduled_at", Text),
+            optional(ATTACHMENTS, Texts),
         ],
         takes_template: true,
         writes_to: &["to", "cc", "bcc"],
@@ -84,7 +90,13 @@ pub(super) const SPEC: ConnectorSpec = ConnectorSpec {
     repeats_unknown_outcomes: &[],
     writes_to_database: false,
     placeholders: &[("RESEND_API_KEY", "re_rehearsal")],
-    open: |environment, _| Ok(Arc::new(Resend::from_environment(environment)?)),
+    open: |environment, database| {
+        let mut resend = Resend::from_environment(environment)?;
+        if database.is_none() {
+            resend.attachments = AttachmentFolder::Rehearsal;
+        }
+        Ok(Arc::new(resend))
+    },
 };
 
 /// Connector for Resend, with its settings.
@@ -93,6 +105,7 @@ pub(super) struct Resend {
     base: String,
     key: Secret,
     from: Option<Mailbox>,
+    attachments: AttachmentFolder,
 }
 
 impl Resend {
@@ -103,11 +116,33 @@ impl Resend {
             base: client::base_url(environment, "RESEND_BASE_URL", "https://api.resend.com")?,
             key: Secret::new(key),
             from: default_sender(environment)?,
+            attachments: AttachmentFolder::from_environment(environment)?,
         })
     }
 
     fn request(&self, method: Method, path: &Path) -> Result<RequestBuilder, Outcome> {
         Ok(self.client.request(method, &self.base, path)?.bearer_auth(self.key.expose()))
+    }
+
+    /// Returns a stored mail as it is sent: with the content of its files.
+    async fn with_files(&self, request: &[u8]) -> Result<Vec<u8>, Outcome> {
+        #[derive(Deserialize)]
+        struct Carrying {
+            #[serde(default)]
+            attachments: Vec<StoredFile>,
+        }
+        let Carrying { attachments } = stored::read(request)?;
+        if attachments.is_empty() {
+            return Ok(request.to_vec());
+        }
+        let mut mail: Map<String, Value> = stored::read(request)?;
+        let mut files = Vec::new();
+        for (index, file) in attachments.iter().enumerate() {
+            let content = STANDARD.encode(self.attachments.read(index, file).await?);
+            files.push(json!({ "filename": file.filename, "content": content }));
+        }
+        mail.insert(ATTACHMENTS.to_owned(), Value::Array(files));
+        Ok(stored::write(&mail)?)
     }
 
     async fn post(&self, mail: Vec<u8>, key: &str, gate: &CallGate) -> Result<HttpAnswer, Outcome> {
@@ -129,9 +164,13 @@ impl Connector for Resend {
         if stored::has_operation(request) { Idempotency::Natural } else { self.idempotency() }
     }
 
+    async fn check(&self, uses: &[StepUse<'_>]) -> Result<(), ConfigError> {
+        self.attachments.check(uses)
+    }
+
     fn prepare(&self, inputs: &StepInput<'_>) -> Result<Vec<u8>, PrepareError> {
         if inputs.operation == SEND {
-            stored::write(&request::prepare(inputs, self.from.as_ref())?)
+            stored::write(&request::prepare(inputs, self.from.as_ref(), &self.attachments)?)
         } else {
             stored::write(&contact::prepare(inputs)?)
         }
@@ -141,7 +180,11 @@ impl Connector for Resend {
         if stored::has_operation(request) {
             return self.apply(request, gate).await.unwrap_or_else(|outcome| outcome);
         }
-        match self.post(request.to_vec(), idempotency_key, gate).await {
+        let mail = match self.with_files(request).await {
+            Ok(mail) => mail,
+            Err(outcome) => return outcome,
+        };
+        match self.post(mail, idempotency_key, gate).await {
             Ok(answer) => classify(&answer),
             Err(outcome) => outcome,
         }

@@ -42,6 +42,7 @@ fn good(param: &str, shape: ParamType) -> Value {
     match shape {
         _ if param == "status_if_new" => json!("pending"),
         _ if param == "topics" => json!({ "a": "opt_in" }),
+        _ if param == "attachments" => json!(["main.rs"]),
         _ if param == "scheduled_at" => json!("2026-01-31T09:00:00Z"),
         ParamType::Text | ParamType::Id | ParamType::Html | ParamType::Texts => json!("one"),
         ParamType::Sender | ParamType::Mailboxes => json!("Dana <dana@work.test>"),

@@ -60,6 +60,8 @@ pub(super) fn value(param: &str, shape: ParamType, text: &str) -> Value {
         // It cannot have the statuses of success.
         _ if param == "retry_on" => json!("5xx"),
         _ if param == "scheduled_at" => json!("2026-01-31T09:00:00Z"),
+        // A file that is there; the texts of other tests are none.
+        _ if param == "attachments" && text.bytes().all(|b| b.is_ascii_lowercase()) => json!(["main.rs"]),
         // The names are ids, and there are two values.
         _ if param == "topics" => json!({ text: "opt_out" }),
         // Must differ from the current address; otherwise no request is made for it.

@@ -43,7 +43,11 @@ pub(crate) const SUBJECTS: &[ConnectorSubject] = &[
     ConnectorSubject {
         name: "resend",
         base: "RESEND_BASE_URL",
-        settings: &[("RESEND_API_KEY", "re_LEAKYSECRET"), ("USHER_FROM", "h@acme.test")],
+        settings: &[
+            ("RESEND_API_KEY", "re_LEAKYSECRET"),
+            ("USHER_FROM", "h@acme.test"),
+            ("USHER_ATTACHMENTS", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/connectors")),
+        ],
         operation: "send",
         params: || json!({ "to": ADDRESS, "subject": "Hi", "text": "Hello" }),
         done: (200, r#"{"id":"m1"}"#),

@@ -1,12 +1,20 @@
-//! Builds a mail in Resend's format. Pure. The body is stored as it is sent.
+//! Builds a mail in Resend's format. Pure. The body is stored as it is sent, except for its files.
 
 use serde_json::{Map, Value, json};
 use usher_proto::{Mailbox, Timestamp};
 
+use crate::attachments::{ATTACHMENTS, AttachmentFolder};
 use crate::{PrepareError, StepInput};
 
-/// Returns the body of a request. `from` is the sender if the flow gives none.
-pub(super) fn prepare(inputs: &StepInput<'_>, from: Option<&Mailbox>) -> Result<Map<String, Value>, PrepareError> {
+/// Size of all files of a mail in bytes, at most. Resend accepts mails of 40 MB in base64, which is four thirds of the files.
+const MOST_ATTACHED: u64 = 29 * 1024 * 1024;
+
+/// Returns the body of a request, without the content of its files. `from` is the sender if the flow gives none.
+pub(super) fn prepare(
+    inputs: &StepInput<'_>,
+    from: Option<&Mailbox>,
+    folder: &AttachmentFolder,
+) -> Result<Map<String, Value>, PrepareError> {
     let mut mail = Map::new();
     mail.insert("from".into(), json!(inputs.sender(from)?.to_text()));
     mail.insert("to".into(), texts(&inputs.recipients()?));
@@ -44,6 +52,10 @@ pub(super) fn prepare(inputs: &StepInput<'_>, from: Option<&Mailbox>) -> Result<
     if let Some(tags) = inputs.params.get("tags").and_then(Value::as_object) {
         let tag = |(name, value): (&String, &Value)| json!({ "name": name, "value": value });
         mail.insert("tags".into(), tags.iter().map(tag).collect());
+    }
+    let files = folder.prepare(inputs, MOST_ATTACHED)?;
+    if !files.is_empty() {
+        mail.insert(ATTACHMENTS.into(), json!(files));
     }
     Ok(mail)
 }

@@ -56,3 +56,90 @@ fn a_hosted_template_stands_in_place_of_the_mails_own_content() {
         assert!(error.starts_with(why), "{more}: {error}");
     }
 }
+
+/// A lab, and a connector whose files are in a folder of their own.
+async fn with_files() -> (usher_lab::LabHandle, tokio_util::sync::DropGuard, tempfile::TempDir, Resend) {
+    usher_service::telemetry::install_tls();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let lab = usher_lab::Lab::start(listener, stop.clone()).expect("a lab");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
+    std::fs::write(folder.path().join("secret.txt"), "no file of mails").expect("a file");
+    std::fs::write(folder.path().join("files/terms.pdf"), [0, 159, 146, 150]).expect("a file");
+    std::os::unix::fs::symlink("../secret.txt", folder.path().join("files/link.txt")).expect("a link");
+    let environment = Environment::from_vars([("RESEND_API_KEY", "re_1"), ("USHER_FROM", "h@acme.test")])
+        .with("RESEND_BASE_URL", lab.base_url("resend").expect("it has one"))
+        .with("USHER_ATTACHMENTS", folder.path().join("files").display().to_string());
+    let resend = Resend::from_environment(&environment).expect("good settings");
+    (lab, stop.drop_guard(), folder, resend)
+}
+
+fn carrying(resend: &Resend, files: &Value) -> Result<Vec<u8>, String> {
+    let mail = json!({ "to": "a@b.test", "subject": "Hi", "text": "x", "attachments": files });
+    prepare(resend, SEND, &mail, &Value::Null).map_err(|error| error.0)
+}
+
+#[tokio::test]
+async fn a_file_is_sent_whole_and_stored_by_its_digest() {
+    let (lab, _stop, folder, resend) = with_files().await;
+    let request = carrying(&resend, &json!(["terms.pdf"])).expect("a request");
+    let stored = String::from_utf8(request.clone()).expect("JSON");
+    assert!(stored.contains("sha256") && !stored.contains("content"), "{stored}");
+    for _ in 0..2 {
+        let outcome = resend.attempt(&request, "k1", &CallGate::open()).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+    let effects = lab.lab().effects(&usher_lab::Filter::default()).expect("effects");
+    assert_eq!(effects.iter().map(|effect| effect.replayed).collect::<Vec<_>>(), [false, true], "the same bytes");
+    assert_eq!(effects[0].body["attachments"], json!([{ "filename": "terms.pdf", "content": "AJ+Slg==" }]));
+
+    std::fs::write(folder.path().join("files/terms.pdf"), "another edition").expect("a file");
+    let rejected = |outcome: Outcome, words: &str| match outcome {
+        Outcome::Reject { reason: usher_proto::Reason::Configuration, error, .. } => {
+            assert!(error.contains(words) && !error.contains("terms"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    };
+    rejected(resend.attempt(&request, "k2", &CallGate::open()).await, "attachments: file 1 has changed");
+    std::fs::remove_file(folder.path().join("files/terms.pdf")).expect("it is removed");
+    rejected(resend.attempt(&request, "k2", &CallGate::open()).await, "attachments: file 1 is not in the folder");
+    assert_eq!(lab.lab().effects(&usher_lab::Filter::default()).expect("effects").len(), 2, "nothing more was sent");
+}
+
+#[tokio::test]
+async fn no_name_leads_out_of_the_folder_and_no_mail_grows_too_large() {
+    let (_lab, _stop, folder, resend) = with_files().await;
+    for name in
+        ["../secret.txt", "/etc/passwd", "a/b", "..", ".", ".hidden", "link.txt", "a\\b", "c:x", "x\0", "gone.pdf"]
+    {
+        let error = carrying(&resend, &json!(["terms.pdf", name])).expect_err(name);
+        assert!(error.starts_with("attachments: file 2 is ") && !error.contains("secret"), "{name}: {error}");
+    }
+    assert!(carrying(&resend, &json!("terms.pdf")).is_ok(), "one name may stand alone");
+    let large = std::fs::File::create(folder.path().join("files/large.bin")).expect("a file");
+    large.set_len(29 * 1024 * 1024).expect("it grows");
+    let error = carrying(&resend, &json!(["terms.pdf", "large.bin"])).expect_err("too large");
+    assert_eq!(error, "attachments: the files have more than 29 MB together");
+}
+
+#[tokio::test]
+async fn the_start_checks_the_files_that_stand_in_the_flow() {
+    let (_lab, _stop, _folder, resend) = with_files().await;
+    let check = async |resend: &Resend, files: Value| {
+        let params = json!({ "attachments": files });
+        let params = params.as_object().expect("a table");
+        let step = StepUse { flow: "welcome", step: "mail", params };
+        resend.check(&[step]).await.map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&resend, json!(["terms.pdf", "{{ user.id }}.pdf"])).await, Ok(()));
+    let error = check(&resend, json!(["term.pdf"])).await.expect_err("it is not there");
+    assert!(error.contains("flow welcome, step mail, attachments: \"term.pdf\" is not in the folder"), "{error}");
+    let error = check(&self::resend(), json!("terms.pdf")).await.expect_err("no folder");
+    assert!(error.contains("USHER_ATTACHMENTS is not set"), "{error}");
+    for folder in ["/nowhere/at/all", "/dev/null"] {
+        let environment = Environment::from_vars([("RESEND_API_KEY", "re_1"), ("USHER_ATTACHMENTS", folder)]);
+        let error = Resend::from_environment(&environment).err().expect(folder).to_string();
+        assert!(error.starts_with("USHER_ATTACHMENTS: "), "{error}");
+    }
+}

@@ -107,6 +107,7 @@ fn inputs() -> Vec<(String, String)> {
         "hosted_template = \"welcome\"",
         "variables = { plan = \"pro\" }",
         "scheduled_at = \"tomorrow\"",
+        "attachments = [\"../terms.pdf\"]",
         "headers = \"x\"",
         "tags = { who = 1 }",
         "on = [\"clerk/user.created\"]",

@@ -36,7 +36,7 @@ const NOT_THERE: &[(&str, &str)] = &[
     ("bcc", "only a mail has it: resend.send, smtp.send and nylas.send"),
     ("hosted_template", "only Resend has templates of its own: resend.send"),
     ("scheduled_at", "only Resend sends later: resend.send; a wait, such as wait = \"3d\", can still be cancelled"),
-    ("attachments", "mails have no attachments"),
+    ("attachments", "only resend.send has them, from the folder of USHER_ATTACHMENTS"),
     ("delay", "a step of its own waits: [[step]] with wait = \"3d\""),
     ("organization_id", "clerk.set_organization_metadata writes to an organization"),
 ];
