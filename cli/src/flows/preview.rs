@@ -19,7 +19,7 @@ pub(crate) struct PreviewArguments {
     /// Location of the flow files.
     #[command(flatten)]
     files: FlowFiles,
-    /// A file that holds an event, or a type with a built-in sample, such as user.created. Default: the first sample that
+    /// A file that holds an event, or a type with a built-in sample, such as user.created or stripe/invoice.paid. Default: the first sample that
     /// starts the flow.
     #[arg(long, value_name = "FILE|TYPE")]
     event: Option<String>,
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &PreviewArguments, environment: &Environment) -> an
     // A variable that is not set here has a placeholder.
     flow.settings.read(&flow.instances, environment)?;
     let event = match &arguments.event {
-        Some(named) => event(named)?,
+        Some(named) => event(&flow, named)?,
         None => first_sample(&flow)?,
     };
     let timeline = flow.timeline(&event);
@@ -77,23 +77,27 @@ fn flow(arguments: &PreviewArguments) -> Result<Flow, ConfigError> {
 }
 
 /// Returns the event of a file, or the sample of a type.
-fn event(named: &str) -> anyhow::Result<PreviewEvent> {
+fn event(flow: &Flow, named: &str) -> anyhow::Result<PreviewEvent> {
     if let Some(sample) = PreviewEvent::sample(named) {
         return Ok(sample);
     }
     let path = Path::new(named);
     if !path.exists() {
-        let samples = PreviewEvent::sample_names().join(", ");
-        let why = format!("neither a file nor a type with a sample: {samples}");
+        let samples = PreviewEvent::sample_names();
+        let sources: Vec<String> = flow.on.iter().map(|pattern| pattern.source().to_string()).collect();
+        let is_of_flow =
+            |name: &&String| sources.iter().any(|source| name.split_once('/').map_or("clerk", |it| it.0) == source);
+        let samples: Vec<&str> = samples.iter().filter(is_of_flow).map(String::as_str).collect();
+        let why = format!("neither a file nor a type with a sample: {}", samples.join(", "));
         return Err(ConfigError::new(named, why).into());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {named}"))?;
-    Ok(PreviewEvent::read(&text).map_err(|error| ConfigError::new(named, error))?)
+    Ok(PreviewEvent::read(flow, &text).map_err(|error| ConfigError::new(named, error))?)
 }
 
 /// Returns the first sample for which the flow has a run.
 fn first_sample(flow: &Flow) -> Result<PreviewEvent, ConfigError> {
-    let samples = PreviewEvent::sample_names().into_iter().filter_map(PreviewEvent::sample);
+    let samples = PreviewEvent::sample_names().into_iter().filter_map(|name| PreviewEvent::sample(&name));
     let starting = samples.into_iter().find(|sample| flow.timeline(sample).starts_nothing.is_none());
     starting.ok_or_else(|| {
         ConfigError::new("--event", "no built-in sample starts this flow: name a file that holds an event")

@@ -16,10 +16,11 @@ macro_rules! template {
     };
 }
 
-const FLOWS: [(&str, &str); 9] = [
+const FLOWS: [(&str, &str); 10] = [
     flow!("email"),
     flow!("onboarding"),
     flow!("trial"),
+    flow!("trial-mail"),
     flow!("db-sync"),
     flow!("auth-email"),
     flow!("account-security"),
@@ -28,11 +29,13 @@ const FLOWS: [(&str, &str); 9] = [
     flow!("notify"),
 ];
 
-const TEMPLATES: [(&str, &str); 10] = [
+const TEMPLATES: [(&str, &str); 12] = [
     template!("welcome.html"),
     template!("welcome.txt"),
     template!("trial-offer.html"),
     template!("trial-offer.txt"),
+    template!("trial-mail.html"),
+    template!("trial-mail.txt"),
     template!("check-in.html"),
     template!("check-in.txt"),
     template!("address-changed.html"),

@@ -85,7 +85,8 @@ pub(super) fn of(flow: &Flow) -> Vec<Scene> {
 /// Returns the scenes of every known event type that one of the patterns matches.
 pub(super) fn of_patterns(flow: &Flow, patterns: &[Pattern]) -> Vec<Scene> {
     let of_source = |source: Source| {
-        let matches = move |kind: &&&str| patterns.iter().any(|pattern| pattern.source() == source && pattern.takes(kind));
+        let matches =
+            move |kind: &&&str| patterns.iter().any(|pattern| pattern.source() == source && pattern.takes(kind));
         let types = usher_senders::event_types(source).unwrap_or_default().iter().filter(matches);
         types.flat_map(move |kind| of_type(flow, source, kind))
     };
@@ -138,7 +139,7 @@ fn of_type(flow: &Flow, source: Source, kind: &str) -> Vec<Scene> {
 }
 
 /// Returns the last known state of the user of the samples.
-fn known_user() -> Option<Value> {
+pub(super) fn known_user() -> Option<Value> {
     samples::of_type("user.created").into_iter().next().map(|user| whole_user(user["data"].clone()))
 }
 
@@ -180,7 +181,7 @@ fn forms(kind: &str, sample: Value) -> Vec<(&'static str, Value, Option<Value>)>
 }
 
 /// Returns a user in whom every field is present, and username and phone number are set.
-pub(super) fn whole_user(mut user: Value) -> Value {
+fn whole_user(mut user: Value) -> Value {
     for field in OPTIONAL {
         if user.get(field).is_none() {
             user[field] = Value::Null;

@@ -266,7 +266,7 @@ text = "Hi"
             "primary_email_address_id": "idn_1", "email_addresses": [{{"id": "idn_1", "email_address": "ann@mail.test"}}]
             {data}}}}}"#
         );
-        let timeline = campaign().timeline(&PreviewEvent::read(&text).expect("an event"));
+        let timeline = campaign().timeline(&PreviewEvent::read(&campaign(), &text).expect("an event"));
         let line = |planned: &PlannedStep| {
             let action = match &planned.action {
                 PlannedAction::Wait(time) => format!("wait {}", time.as_secs() / 3600),
@@ -316,7 +316,7 @@ text = "Hi"
         let timeline = campaign().timeline(&PreviewEvent::sample("user.deleted").expect("a sample"));
         assert_eq!(timeline.starts_nothing.as_deref(), Some("the flow starts on clerk/user.created"));
         for text in ["", "[]", "{}", r#"{"type": 1, "data": {}}"#, r#"{"type": "user.created"}"#] {
-            assert!(PreviewEvent::read(text).is_err(), "{text}");
+            assert!(PreviewEvent::read(&campaign(), text).is_err(), "{text}");
         }
     }
 
@@ -326,7 +326,7 @@ text = "Hi"
             let flow = Flow::check(source).expect("a built-in flow is good");
             let mut planned = 0;
             for name in PreviewEvent::sample_names() {
-                let timeline = flow.timeline(&PreviewEvent::sample(name).expect("a sample"));
+                let timeline = flow.timeline(&PreviewEvent::sample(&name).expect("a sample"));
                 planned += timeline.steps.len();
                 for step in timeline.steps {
                     assert!(!matches!(step.action, PlannedAction::Failed(_)), "{} of {name}: {step:?}", flow.name);

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use serde_json::Value;
 use usher_clerk::samples;
-use usher_proto::{Event, EventId, Instance, Json, Source, Subject, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Json, Key, Source, Subject, SubjectId, Timestamp};
 
-use super::scenes::{AT, whole_user};
+use super::super::{Flow, Pattern};
+use super::scenes::{AT, known_user};
 
-/// An event of Clerk, and the user whom it concerns as far as the event does not describe them.
+/// An event, and the user whom it concerns as far as the event does not describe them.
 #[derive(Debug, Clone)]
 pub struct PreviewEvent {
     /// The event.
@@ -15,7 +16,7 @@ pub struct PreviewEvent {
     pub(super) subject: Option<Subject>,
 }
 
-/// The text is no event of Clerk.
+/// The text is no event.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAPreviewEvent {
     /// The text is not JSON.
@@ -27,41 +28,61 @@ pub enum NotAPreviewEvent {
 }
 
 impl PreviewEvent {
-    /// Returns the sample of this name, such as `user.created`. `None` if there is none.
+    /// Returns the sample of this name: a type of Clerk's, such as `user.created`, some with a variant after a colon, or one of another
+    /// sender after its name, such as `stripe/customer.subscription.created`. `None` if there is none.
     pub fn sample(name: &str) -> Option<Self> {
-        samples::sample(name).and_then(|text| Self::read(text).ok())
+        if let Some(text) = samples::sample(name) {
+            return Self::of(Source::Clerk, text).ok();
+        }
+        let (source, kind) = name.split_once('/')?;
+        let source = source.parse().ok()?;
+        let sample = usher_senders::samples::of_type(source, kind)?;
+        Self::of(source, &sample.to_string()).ok()
     }
 
-    /// Returns the names of all samples.
-    pub fn sample_names() -> Vec<&'static str> {
-        samples::names()
+    /// Returns the names of all samples, those of Clerk first.
+    pub fn sample_names() -> Vec<String> {
+        samples::names().into_iter().map(str::to_owned).chain(usher_senders::samples::names()).collect()
     }
 
-    /// Reads the body of a webhook. An event about a user other than `user.*` does not describe them: their name and address are
-    /// then those of the samples.
+    /// Reads the body of a webhook that is to start `flow`: it is of the sender whose events of this type start the flow, and
+    /// Clerk's otherwise. An event about a user other than `user.*` does not describe them: their name and address are then
+    /// those of the samples.
     ///
     /// # Errors
     ///
-    /// The text is no event of Clerk.
-    pub fn read(text: &str) -> Result<Self, NotAPreviewEvent> {
+    /// The text is no event.
+    pub fn read(flow: &Flow, text: &str) -> Result<Self, NotAPreviewEvent> {
+        let value: Value = serde_json::from_str(text)?;
+        let kind = value["type"].as_str().ok_or(NotAPreviewEvent::NotAnEvent)?;
+        let pattern = flow.on.iter().find(|pattern| pattern.takes(kind));
+        Self::of(pattern.map_or(Source::Clerk, Pattern::source), text)
+    }
+
+    fn of(source: Source, text: &str) -> Result<Self, NotAPreviewEvent> {
         let value: Value = serde_json::from_str(text)?;
         let kind = value["type"].as_str().filter(|_| value["data"].is_object()).ok_or(NotAPreviewEvent::NotAnEvent)?;
-        let occurred_at = value["timestamp"].as_i64().map_or(AT, Timestamp::from_millis);
+        // Clerk's is in milliseconds, Stripe's in seconds.
+        let clerk = value["timestamp"].as_i64().map(Timestamp::from_millis);
+        let occurred_at = clerk.or_else(|| value["created"].as_i64().map(Timestamp::from_seconds)).unwrap_or(AT);
         let id = "msg_preview";
         let data = value["data"].to_string();
-        let key = usher_clerk::key(kind, Json::read(&data), None, id);
+        let key = match source {
+            Source::Clerk => usher_clerk::key(kind, Json::read(&data), None, id),
+            _ => Key::new("user_preview"),
+        };
         let event = Event {
             id: EventId::new(id),
             kind: kind.to_owned(),
-            source: Source::Clerk,
+            source,
             subject: SubjectId::new(Source::Clerk, &Instance::default(), &key),
             occurred_at,
             received_at: occurred_at,
             provenance: Vec::new(),
             body: Bytes::from(text.to_owned()),
         };
-        let sample = || samples::of_type("user.created").into_iter().next().map(|it| whole_user(it["data"].clone()));
-        let user = if kind.starts_with("user.") { None } else { sample() };
+        let is_user = source == Source::Clerk && kind.starts_with("user.");
+        let user = if is_user { None } else { known_user() };
         let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
         Ok(Self { event, subject })
     }
