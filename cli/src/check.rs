@@ -8,11 +8,14 @@ use anyhow::Context as _;
 use usher_engine::start::{Known, start_offset};
 use usher_eventlog::{LogAddress, LogLayout};
 use usher_flows::{Flow, FlowFiles, FlowSource};
-use usher_service::ConfigError;
 use usher_service::options::Environment;
+use usher_service::{ConfigError, clock};
 
 use crate::data::StoreLocation;
 use crate::output;
+
+/// Number of the next times of a schedule that are shown.
+const SHOWN_TIMES: usize = 3;
 
 /// Validates flow files: builds each step with samples of the events that start it. Reports the file, the line and the
 /// correction of each problem.
@@ -61,6 +64,11 @@ pub(crate) async fn run(arguments: &CheckArguments, environment: &Environment) -
                     count => format!("{count} steps"),
                 };
                 output::line(&format!("{file}: good, {steps}, version {version}"))?;
+                if let Some(schedule) = &flow.schedule {
+                    let next = schedule.following(clock::now(), SHOWN_TIMES);
+                    let next: Vec<String> = next.into_iter().map(|at| schedule.local(at)).collect();
+                    output::line(&format!("{file}: fires next at {}", next.join(", ")))?;
+                }
                 flows.push(flow);
             }
             Err(found) => problems.extend(found.iter().map(ToString::to_string)),

@@ -59,6 +59,12 @@ fn print(status: &Status) -> anyhow::Result<()> {
     output::line("")?;
     let flows: Vec<[String; 8]> = status.flows.iter().map(flow_row).collect();
     output::table(["flow", "state", "lag", "queued", "running", "parked", "waiting", "dead"], &flows)?;
+    let scheduled = status.flows.iter().filter_map(|flow| Some([flow.flow.clone(), flow.next_firing?.to_string()]));
+    let scheduled: Vec<[String; 2]> = scheduled.collect();
+    if !scheduled.is_empty() {
+        output::line("")?;
+        output::table(["flow", "fires next"], &scheduled)?;
+    }
     if status.accounts.is_empty() {
         return Ok(());
     }

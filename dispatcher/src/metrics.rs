@@ -3,8 +3,8 @@
 mod labels;
 mod series;
 
-pub(crate) use labels::is_counted;
-use labels::{ACCOUNT, ATTEMPT, CONNECTOR, FLOW, KIND, OUTCOME, PRIORITY, REASON, RESOLUTION, SKIPPED, STATE};
+use labels::{ACCOUNT, ATTEMPT, CONNECTOR, FIRING, FLOW, KIND, OUTCOME, PRIORITY, REASON, RESOLUTION, SKIPPED, STATE};
+pub(crate) use labels::{MADE, SKIPPED_FIRING, is_counted};
 use prometheus::core::Collector as _;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use usher_service::metric::MetricSpec;
@@ -131,6 +131,18 @@ usher_service::metrics! {
             "Steps skipped because Usher may not write to their recipients, by reason.",
         )
         .by(&[FLOW, SKIPPED]),
+        firings: IntCounterVec = MetricSpec::counter(
+            "usher_dispatcher_firings_total",
+            "Times of the flow's schedule, by what became of them: made, or skipped because they were missed.",
+        )
+        .by(&[FLOW, FIRING]),
+        firing_lateness: IntGaugeVec = MetricSpec::gauge(
+            "usher_dispatcher_firing_lateness_seconds",
+            "Time from the time for which the flow last fired to the beginning of that firing; 0 if none has since the process \
+             started.",
+        )
+        .by(&[FLOW])
+        .over_replicas(Max),
         paused: IntGaugeVec = MetricSpec::gauge("usher_dispatcher_paused", "1 while an operator has paused the flow.")
             .by(&[FLOW])
             .over_replicas(Max),

@@ -97,6 +97,9 @@ fn event(flow: &Flow, named: &str) -> anyhow::Result<PreviewEvent> {
 
 /// Returns the first sample for which the flow has a run.
 fn first_sample(flow: &Flow) -> Result<PreviewEvent, ConfigError> {
+    if let Some(firing) = PreviewEvent::of_schedule(flow) {
+        return Ok(firing);
+    }
     let samples = PreviewEvent::sample_names().into_iter().filter_map(|name| PreviewEvent::sample(&name));
     let starting = samples.into_iter().find(|sample| flow.timeline(sample).starts_nothing.is_none());
     starting.ok_or_else(|| {

@@ -75,6 +75,8 @@ pub(crate) struct FlowLine {
     pub(crate) oldest: Option<Moment>,
     /// Receipt of the event of the newest run that has ended.
     pub(crate) newest_ended: Option<Moment>,
+    /// The next time of the flow's schedule; `None` if it has none.
+    pub(crate) next_firing: Option<Moment>,
     /// Runs whose events were received in the last hour, by minute.
     pub(crate) recent: RecentRuns,
 }
@@ -186,6 +188,7 @@ fn line(flow: &FlowStatus, recent: RecentRuns, now: Timestamp) -> FlowLine {
         lag_seconds: flow.lag_seconds,
         oldest: flow.oldest.map(moment),
         newest_ended: flow.newest_ended.map(moment),
+        next_firing: flow.next_firing.map(moment),
         recent,
         flow: flow.flow.clone(),
     }

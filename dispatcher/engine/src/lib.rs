@@ -10,6 +10,7 @@ pub mod change;
 pub mod clock;
 pub mod destinations;
 pub mod field_diff;
+pub mod firing;
 pub mod held;
 pub mod input;
 pub mod isolate;

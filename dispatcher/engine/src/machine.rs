@@ -25,7 +25,7 @@ use admission::{Records, Turnover};
 use due::DueWatch;
 use holding::Pause;
 use ownership::Unchecked;
-use usher_proto::{AssignedPartition, Assignment, EventRef, Offset, Partition, Timestamp};
+use usher_proto::{AssignedPartition, Assignment, Epoch, EventRef, Offset, Partition, Timestamp};
 pub use written::dead_letter_change;
 
 use super::catch_up::CatchUp;
@@ -265,6 +265,13 @@ impl Engine {
     /// Returns true if this process owns no partition and is not taking one over.
     pub fn is_standby(&self) -> bool {
         self.acquiring.is_empty() && self.partitions.0.is_empty()
+    }
+
+    /// Returns the epoch of a partition while this process owns it and steps may begin; `None` while the flow is paused or
+    /// catches up, and if the partition is not owned or is leaving.
+    pub fn working_epoch(&self, partition: Partition) -> Option<Epoch> {
+        let owned = self.partitions.0.get(&partition).filter(|owned| owned.has_started());
+        owned.filter(|_| !self.is_holding() && !self.stopping).map(|owned| owned.epoch)
     }
 
     /// Returns true if no step is in flight, and neither a result nor a batch is being written.

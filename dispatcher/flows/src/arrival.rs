@@ -7,7 +7,7 @@
 use usher_clerk::fields;
 use usher_engine::field_diff::Fields;
 use usher_proto::Snapshot;
-use usher_proto::{Event, Json, Timestamp};
+use usher_proto::{Event, Json, Source, Timestamp};
 
 use super::{Context, Flow, Unrenderable, evaluate};
 
@@ -15,22 +15,29 @@ impl Flow {
     /// True if the event has a type and an instance that start a run.
     pub fn starts_on(&self, event: &Event) -> bool {
         let instance = self.instances.contains(event.instance());
-        instance && self.on.iter().any(|pattern| pattern.matches(event))
+        let is_ours = event.kind == self.name || self.was.as_ref() == Some(&event.kind);
+        let is_due = event.source == Source::Schedule && self.schedule.is_some() && is_ours;
+        instance && (is_due || self.on.iter().any(|pattern| pattern.matches(event)))
     }
 
     /// True if the event starts a run, by its type and instance and by the expression `if`. An expression that cannot
     /// be evaluated counts as true.
     pub fn starts(&self, event: &Event) -> bool {
-        let unwanted = || Context::of_event(event).is_ok_and(|context| self.wants(&context) == Ok(false));
+        let unwanted = || Context::of_event(event).is_ok_and(|context| self.takes(&context) == Ok(false));
         self.starts_on(event) && (self.starts_if.is_none() || !unwanted())
     }
 
-    /// Evaluates the expression `if`. Returns true if the flow has none.
+    /// Evaluates the expressions `if` and `subjects` when the run begins. Returns true if the flow has neither. The user
+    /// may have changed since they were selected.
     ///
     /// # Errors
     ///
-    /// The expression cannot be evaluated.
+    /// An expression cannot be evaluated.
     pub fn wants(&self, context: &Context) -> Result<bool, Unrenderable> {
+        Ok(self.takes(context)? && self.is_selected(context)?)
+    }
+
+    fn takes(&self, context: &Context) -> Result<bool, Unrenderable> {
         self.starts_if.as_deref().map_or(Ok(true), |expression| is_true(expression, context))
     }
 

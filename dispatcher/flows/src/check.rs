@@ -2,6 +2,7 @@
 
 mod duration;
 mod flow;
+mod schedule;
 mod step;
 mod toml;
 mod value;

@@ -63,7 +63,7 @@ enum RootSource {
     /// The secrets, each as a placeholder that the connector fills in when it sends the request.
     Secrets,
     /// The user whom an event concerns, by the newest snapshot or else by the event.
-    User { event: Arc<Event>, snapshot: Option<String> },
+    User { event: Option<Arc<Event>>, snapshot: Option<String> },
 }
 
 impl Root {
@@ -72,7 +72,7 @@ impl Root {
             RootSource::Text(text) => SentJson::value(&SharedJson::of(Json::read(text).unwrap_or(Json::EMPTY))),
             RootSource::Event(event) => SentJson::value(&event_json(event)),
             RootSource::Secrets => Rendered::from_object(SecretPlaces),
-            RootSource::User { event, snapshot } => user(event, snapshot.as_deref()),
+            RootSource::User { event, snapshot } => user(event.as_deref(), snapshot.as_deref()),
         })
     }
 }
@@ -122,7 +122,7 @@ impl Context {
         let was = run.before.clone().unwrap_or_default();
         let known = |name: &String| (name.clone(), was.fields.get(name).cloned().unwrap_or_default());
         let before: Map<String, Value> = flow.remember.iter().map(known).collect();
-        context.set_source("user", RootSource::User { event, snapshot });
+        context.set_source("user", RootSource::User { event: Some(event), snapshot });
         context.set("steps", &Value::Object(steps));
         context.set(BEFORE, &Value::Object(before));
         context.set("changed", &json!(was.changed));
@@ -138,6 +138,13 @@ impl Context {
     /// The event's body is not a JSON object.
     pub(super) fn of_event(event: &Event) -> Result<Self, UnreadableBody> {
         Self::of_shared(&Arc::new(event.clone()))
+    }
+
+    /// Creates the context of a user whom no event concerns.
+    pub(super) fn of_user(subject: &Subject) -> Self {
+        let mut context = Self::none();
+        context.set_source("user", RootSource::User { event: None, snapshot: subject.snapshot.clone() });
+        context
     }
 
     fn of_shared(event: &Arc<Event>) -> Result<Self, UnreadableBody> {
@@ -304,12 +311,12 @@ fn event_json(event: &Event) -> SharedJson {
 
 /// Returns the user whom an event concerns: by the newest snapshot, or by the event itself if there is none. It is empty
 /// for an event that concerns no user. The derived texts `email`, `phone` and `name` replace fields of the same names.
-fn user(event: &Event, snapshot: Option<&str>) -> Rendered {
+fn user(event: Option<&Event>, snapshot: Option<&str>) -> Rendered {
     let own = |data: &Json<'_>| data.get("object").and_then(Json::text).as_deref() == Some("user");
     let user = match snapshot {
         // A snapshot that is not JSON counts as empty, so that steps that do not use it can continue.
         Some(snapshot) => Json::read(snapshot),
-        None => event.data().filter(|_| event.source == Source::Clerk).filter(own),
+        None => event.filter(|event| event.source == Source::Clerk).and_then(Event::data).filter(own),
     };
     let user = SharedJson::of(user.filter(|user| user.is_object()).unwrap_or(Json::EMPTY));
     let read = |user: Json<'_>, name: &str| match name {

@@ -15,6 +15,7 @@ mod nulls;
 mod pieces;
 mod problem;
 mod rehearsal;
+mod schedule;
 mod sent;
 mod source;
 mod template;
@@ -32,6 +33,7 @@ pub use problem::Problem;
 pub use rehearsal::{
     FlowTimeline, MailPreview, NotAPreviewEvent, PlannedAction, PlannedStep, PreviewEvent, PreviewOutcome,
 };
+pub use schedule::{InvalidPace, Schedule, SubjectPace, firing_event};
 use serde_json::{Map, Value};
 pub use source::{FlowSource, read_folder};
 pub use template::Unrenderable;
@@ -56,8 +58,10 @@ pub struct Flow {
     pub source: FlowSource,
     /// False if the flow runs only where it is named.
     pub enabled: bool,
-    /// Patterns of the events that start a run.
+    /// Patterns of the events that start a run. Empty if the flow has a schedule.
     pub on: Vec<Pattern>,
+    /// The schedule by which the flow starts; `None` if events start it.
+    pub schedule: Option<Schedule>,
     /// Patterns of the events that cancel the earlier runs of their key.
     pub cancel_on: Vec<Pattern>,
     /// An expression on an event of `cancel_on`. If it is false, the event cancels nothing.

@@ -30,6 +30,7 @@ use super::destinations::{Decided, SharedDestinations};
 use super::error::DispatcherError;
 use super::execute::StepExecutor;
 use super::housekeeping::HalfRetentionOffsets;
+use super::schedules::FIRST;
 
 /// Shortest interval of the gauges. They are set after something has happened.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -50,6 +51,8 @@ pub(super) struct FlowConsumer {
     pub(super) ahead: mpsc::UnboundedSender<Vec<AheadRange>>,
     pub(super) half_retention_offsets: HalfRetentionOffsets,
     pub(super) clock: watch::Receiver<ClockState>,
+    /// Tells the flow's scheduler whether this process fires: the epoch of the first partition, or none.
+    pub(super) owns_first: watch::Sender<Option<Epoch>>,
     /// Signals that the flow has its first partitions, or stands by because other replicas own them all.
     pub(super) ready: Option<oneshot::Sender<()>>,
     pub(super) readiness: Readiness,
@@ -253,6 +256,8 @@ impl JoinedConsumer {
         for step in steps {
             self.carry_out(step);
         }
+        let epoch = self.consumer.engine.working_epoch(FIRST);
+        self.consumer.owns_first.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
         self.catching_up.follow(&self.consumer.flow.name, &self.consumer.engine);
     }
 

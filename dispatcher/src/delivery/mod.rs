@@ -16,6 +16,7 @@ mod housekeeping;
 mod lag;
 mod opening;
 mod quotas;
+mod schedules;
 mod store_actor;
 mod versions;
 
@@ -38,8 +39,9 @@ use opening::{
 };
 use prometheus::Registry;
 use quotas::Quotas;
+use schedules::FlowScheduler;
 use store_actor::{StoreHandle, StoreParts};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use usher_connectors::{Connectors, quota};
@@ -106,6 +108,9 @@ impl Dispatcher {
         for flow in &config.flows {
             let connectors: BTreeSet<&str> = flow.connectors().collect();
             metrics.create_series_of_flow(&flow.name, &Vec::from_iter(connectors));
+            if flow.schedule.is_some() {
+                metrics.create_series_of_schedule(&flow.name);
+            }
         }
         for (instance, connectors) in config.connectors() {
             let accounts: Vec<String> = connectors.into_iter().map(|connector| account(connector, instance)).collect();
@@ -240,6 +245,21 @@ impl Dispatcher {
             let store_handle = StoreHandle::start(parts, answer);
             let limits = limits(&flow, config.layout.partitions);
             let slots = CallSlots::new(&limits);
+            let (owns_first, ownership) = watch::channel(None);
+            if let Some(schedule) = flow.schedule.clone() {
+                let scheduler = FlowScheduler {
+                    flow: flow.clone(),
+                    schedule,
+                    store: store.clone(),
+                    log: log.clone(),
+                    topic: config.layout.events(),
+                    ownership,
+                    clock: clock_watch.state(),
+                    metrics: metrics.clone(),
+                    outage: outage.clone(),
+                };
+                background.spawn(scheduler.run());
+            }
             let consumer = FlowConsumer {
                 engine: Engine::new(limits, &flow.version, flow.connector(0).map(str::to_owned)),
                 executor: Arc::new(StepExecutor {
@@ -260,6 +280,7 @@ impl Dispatcher {
                 ahead: ahead.start(),
                 half_retention_offsets,
                 clock: clock_watch.state(),
+                owns_first,
                 ready: Some(ready),
                 readiness: readiness.clone(),
                 stop: stop.clone(),

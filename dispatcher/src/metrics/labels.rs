@@ -11,6 +11,11 @@ pub(crate) const KINDS: [&str; 3] = ["admission", "change", "news"];
 /// Priorities of calls that wait for a permit.
 pub(crate) const PRIORITIES: [&str; 2] = ["urgent", "normal"];
 
+/// A time of a schedule at which the flow fired.
+pub(crate) const MADE: &str = "made";
+/// A time of a schedule that was missed and skipped.
+pub(crate) const SKIPPED_FIRING: &str = "skipped";
+
 pub(super) const FLOW: LabelSpec =
     configured("flow", "the flows' names; for `runs_without_flow`, of the flows without a file");
 pub(super) const CONNECTOR: LabelSpec = configured("connector", "the names of the connectors that the flow uses");
@@ -27,6 +32,10 @@ pub(super) const SKIPPED: LabelSpec = words("reason", skip_reasons);
 pub(super) const RESOLUTION: LabelSpec = words("resolution", || RESOLUTIONS.to_vec());
 pub(super) const KIND: LabelSpec = words("kind", || KINDS.to_vec());
 pub(super) const PRIORITY: LabelSpec = words("priority", || PRIORITIES.to_vec());
+
+pub(super) const FIRING: LabelSpec = words("state", || FIRINGS.to_vec());
+/// What becomes of a time of a schedule.
+pub(super) const FIRINGS: [&str; 2] = [MADE, SKIPPED_FIRING];
 
 const fn configured(name: &'static str, which: &'static str) -> LabelSpec {
     LabelSpec { name, values: LabelValues::Configured(which) }

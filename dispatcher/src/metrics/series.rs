@@ -4,7 +4,7 @@ use usher_service::metric::create_series;
 
 use super::DispatcherMetrics;
 use super::labels::{
-    KINDS, PRIORITIES, RESOLUTIONS, attempt_outcomes, reasons, run_outcomes, skip_reasons, stored_states,
+    FIRINGS, KINDS, PRIORITIES, RESOLUTIONS, attempt_outcomes, reasons, run_outcomes, skip_reasons, stored_states,
 };
 
 impl DispatcherMetrics {
@@ -42,6 +42,12 @@ impl DispatcherMetrics {
         create_series(&self.attempts, &[&flow, connectors, &attempt_outcomes()]);
         create_series(&self.attempt_seconds, &[&flow, connectors]);
         create_series(&self.unknown_outcomes, &[&flow, connectors, &RESOLUTIONS]);
+    }
+
+    /// Creates the series of a flow that has a schedule.
+    pub(crate) fn create_series_of_schedule(&self, flow: &str) {
+        create_series(&self.firings, &[&[flow], &FIRINGS]);
+        create_series(&self.firing_lateness, &[&[flow]]);
     }
 
     /// Creates the series of accounts of destinations.

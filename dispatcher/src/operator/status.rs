@@ -88,6 +88,9 @@ pub struct FlowStatus {
     pub oldest: Option<Timestamp>,
     /// The receipt of the newest event whose run has ended.
     pub newest_ended: Option<Timestamp>,
+    /// The next time of the flow's schedule, which is past while a firing is due or under way; `None` if the flow has no
+    /// schedule, or no time follows.
+    pub next_firing: Option<Timestamp>,
     /// Runs whose step calls an account and is in flight, tried again or not begun, by account.
     pub at_accounts: BTreeMap<String, BoundedCount>,
     /// The partitions, by number.
@@ -193,12 +196,15 @@ pub async fn status(store: &SqlStore, log: Option<(&dyn Log, &str)>, now: Timest
         positions.entry(position.flow).or_default().push(partition);
     }
     let dead: BTreeMap<String, BoundedCount> = store.dead_counts().await?.into_iter().collect();
+    let next = store.next_firings().await?.into_iter().map(|next| (next.flow, next.under_way.or(next.at)));
+    let mut next_firings: BTreeMap<String, Option<Timestamp>> = next.collect();
     let mut flows = Vec::new();
     for counts in store.flow_counts().await? {
         let mut partitions = positions.remove(&counts.flow).unwrap_or_default();
         let lag = view.as_ref().map(|view| view.lag(&counts.flow, &mut partitions, now));
         let dead = dead.get(&counts.flow).copied().unwrap_or_default();
-        flows.push(flow_status(counts, lag, dead, partitions));
+        let next_firing = next_firings.remove(&counts.flow).flatten();
+        flows.push(FlowStatus { next_firing, ..flow_status(counts, lag, dead, partitions) });
     }
     let accounts = accounts(store, now).await?;
     let needs = needs(&flows, &accounts, now);
@@ -247,6 +253,7 @@ fn flow_status(
         dead,
         oldest: counts.oldest,
         newest_ended: counts.newest_ended,
+        next_firing: None,
         at_accounts: counts.at_accounts,
         partitions,
         paused: counts.paused,
@@ -386,6 +393,7 @@ mod tests {
             dead: none,
             oldest: None,
             newest_ended: None,
+            next_firing: None,
             at_accounts: BTreeMap::new(),
             partitions: Vec::new(),
         }

@@ -11,12 +11,18 @@ use usher_proto::suppression::SuppressionEntry;
 use usher_proto::{AddressDigest, Epoch, EventRef, Offset, Partition, Subject, SubjectId, Timestamp};
 use usher_quota::{QuotaLease, QuotaRequest};
 
-use crate::{Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, RunCount, StoreError, StoredFrontier, TroubleTold};
+use crate::{
+    Due, HeadsQuery, LaneQuery, LaneRuns, MailRecipients, RunCount, ScheduleStore, StoreError, StoredFrontier,
+    TroubleTold,
+};
 
 /// All concerns together. Implemented by every type that implements each of them.
-pub trait Store: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock {}
+pub trait Store:
+    RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock + ScheduleStore
+{
+}
 
-impl<S: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock> Store for S {}
+impl<S: RunStore + SubjectStore + FlowStore + RetentionStore + QuotaStore + StoreClock + ScheduleStore> Store for S {}
 
 /// Makes the first claims of runs that begin with their admission.
 #[async_trait]

@@ -20,6 +20,7 @@ mod refused;
 mod remember;
 mod rename;
 mod rows;
+mod schedule;
 mod seek;
 mod sql_store;
 mod story;
@@ -38,6 +39,7 @@ pub use prune::MendedHorizon;
 pub use redrive::{NewRedrive, RedriveCame, RedriveCounts, RedriveRecord, RedriveRow};
 pub use refused::RefusedRow;
 pub use rename::{FormerName, RenameResult};
+pub use schedule::{LivingUser, NextFiring, ScheduleStore};
 pub use sql_store::SqlStore;
 pub use story::{AttemptMessage, AttemptRecord, CANCELLED, StoryCause};
 pub use suppression::{MailRecipients, SuppressionRecord};
@@ -58,12 +60,12 @@ pub const TABLES: Tables = Tables {
     postgres: usher_sql::migrations!("migrations/postgres":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due", "0013_subject_room", "0014_story",
-        "0015_console", "0016_trouble", "0018_redrive", "0021_waits"),
+        "0015_console", "0016_trouble", "0018_redrive", "0020_schedule", "0021_waits"),
     sqlite: usher_sql::migrations!("migrations/sqlite":
         "0001_store", "0002_lanes", "0003_reach", "0004_quotas", "0005_before", "0006_identity", "0007_pause_seen",
         "0008_received", "0009_addresses", "0010_open_and_ended", "0011_told", "0012_next_due",
         "0014_story",
-        "0015_console", "0016_trouble", "0018_redrive", "0021_waits"),
+        "0015_console", "0016_trouble", "0018_redrive", "0020_schedule", "0021_waits"),
     history: "usher_store_migrations",
 };
 

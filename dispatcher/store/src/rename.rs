@@ -38,7 +38,7 @@ pub struct FormerName {
 
 /// The tables that name flows, without the pauses, of which both names may have one. A redrive that is being carried out goes on
 /// with commands to the former name, which the flow takes.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "usher_open_run",
     "usher_ended_run",
     "usher_remembered",
@@ -46,6 +46,7 @@ const TABLES: [&str; 7] = [
     "usher_flow",
     "usher_pruned",
     "usher_action",
+    "usher_schedule",
 ];
 
 /// The name under which a change of a flow's name is recorded.

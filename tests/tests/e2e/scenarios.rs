@@ -33,6 +33,7 @@ mod records;
 mod refusals;
 mod refused;
 mod renamed;
+mod schedules;
 mod settings;
 mod shells;
 mod state;

@@ -24,6 +24,9 @@ use refused::{
     a_change_that_is_refused_is_told_and_all_others_are_written,
     a_poison_in_a_batch_is_given_up_and_all_others_are_admitted,
 };
+use schedules::{
+    living_users_come_in_pages_and_the_deleted_do_not, the_progress_of_a_schedule_is_written_by_its_owner_only,
+};
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 use story::{
@@ -68,6 +71,7 @@ mod plans;
 mod pooler;
 mod redrives;
 mod rename;
+mod schedules;
 mod story;
 mod together;
 mod told;
@@ -80,6 +84,8 @@ mod suppression;
 mod take_over;
 
 on_every_store!(
+    the_progress_of_a_schedule_is_written_by_its_owner_only,
+    living_users_come_in_pages_and_the_deleted_do_not,
     what_came_of_each_run_of_a_redrive_is_told_apart,
     a_redrive_is_carried_out_by_one_process_until_it_is_silent,
     events_are_listed_newest_first_in_pages_and_filtered,

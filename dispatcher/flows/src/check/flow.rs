@@ -10,6 +10,7 @@ use usher_proto::{Instance, Source};
 use super::super::events;
 use super::super::problem::suggestion;
 use super::super::{Flow, FlowSettings, Pattern};
+use super::schedule::pattern;
 use super::{Checker, Place};
 
 pub(super) const FLOW_KEYS: &[&str] = &[
@@ -27,6 +28,10 @@ pub(super) const FLOW_KEYS: &[&str] = &[
     "remember",
     "retry",
     "was",
+    "time_zone",
+    "subjects",
+    "pace",
+    "if_missed",
     "step",
 ];
 const RETRY_KEYS: [&str; 4] = ["attempts", "first", "max", "within"];
@@ -48,6 +53,7 @@ impl Checker<'_> {
             self.note(&top, why);
         }
         let on = self.patterns(table, "on");
+        let schedule = self.schedule(table);
         let expires_after = self.wait(table, "expires_after");
         if let (Some(item), None) = (table.get("expires_if"), expires_after) {
             self.note(&self.place(item), "expires_if says what expires, but expires_after does not say when");
@@ -62,13 +68,15 @@ impl Checker<'_> {
             version: String::new(),
             source: self.source.clone(),
             enabled: !table.contains_key("enabled") || self.flag(table, "enabled"),
+            // Of the past of the log a schedule needs nothing: its own events of an earlier life would be made again.
+            from: self.from(table).or(schedule.is_some().then_some(StartFrom::Now)),
             on,
+            schedule,
             cancel_on: self.patterns(table, "cancel_on"),
             cancel_if: self.on_event(table, "cancel_if"),
             instances: self.instances(table),
             urgent: self.urgent(table),
             starts_if: self.on_event(table, "if"),
-            from: self.from(table),
             concurrency: self.number(table, "concurrency").unwrap_or(CONCURRENCY),
             expires_after,
             expires_if: self.on_event(table, "expires_if"),
@@ -118,6 +126,13 @@ impl Checker<'_> {
         for value in list {
             let place = self.place_of(value.span());
             let text = value.as_str();
+            if text.and_then(pattern).is_some() {
+                // Those of `on` are read with the schedule.
+                if key != "on" {
+                    self.note(&place, format!("a schedule only starts runs, so it cannot be in {key}"));
+                }
+                continue;
+            }
             match text.and_then(Pattern::parse) {
                 Some(pattern) => patterns.push(pattern),
                 None => self.note(&place, text.and_then(no_pattern).unwrap_or_else(|| wrong.clone())),

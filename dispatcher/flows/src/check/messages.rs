@@ -62,6 +62,19 @@ fn inputs() -> Vec<(String, String)> {
         "on = [\"clerk/organization.created\"]",
         "on = [\"clerk/session.created\"]",
         "on = [\"clerk/user.*\"]",
+        "on = [\"schedule/0 9 * *\"]",
+        "on = [\"schedule/0 25 * * *\"]",
+        "on = [\"schedule/0 0 30 2 *\"]",
+        "on = [\"schedule/0 9 * * 1\", \"clerk/user.created\"]",
+        "on = [\"clerk/user.created\"]\ncancel_on = [\"schedule/@daily\"]",
+        "on = [\"clerk/user.created\"]\ntime_zone = \"Europe/Berlin\"",
+        "on = [\"schedule/@daily\"]\nsubjects = \"user.email\"\ntime_zone = \"Europe/Berln\"",
+        "on = [\"schedule/@daily\"]\nsubjects = \"user.emial\"",
+        "on = [\"schedule/@daily\"]\nsubjects = \"event.data.x\"",
+        "on = [\"schedule/@daily\"]\nsubjects = \"user.email\"\npace = \"fast\"",
+        "on = [\"schedule/@daily\"]\npace = \"10/s\"",
+        "on = [\"schedule/@daily\"]\nsubjects = \"user.email\"\nif_missed = \"twice\"",
+        "on = [\"schedule/@daily\"]\nsubjects = \"user.public_metadata.digest\"",
     ] {
         inputs.push((line.to_owned(), top(line)));
     }

@@ -263,13 +263,18 @@ impl Checker<'_> {
 
     /// Checks an expression that can access the event only.
     pub(super) fn expression_on_event(&mut self, place: &Place, key: &str, text: &str) {
+        let why = "it is looked at when the event arrives, and sees only event, such as event.data.slug";
+        self.expression_on(place, text, EVENT, key, why);
+    }
+
+    /// Checks an expression that can access `root` only. `why` gives the reason.
+    pub(super) fn expression_on(&mut self, place: &Place, text: &str, root: &str, key: &str, why: &str) {
         let environment = self.environment;
         match environment.compile_expression(text) {
             Ok(expression) => {
                 self.spelling(place, text, &[]);
                 let names = expression.undeclared_variables(true);
-                if let Some(name) = names.iter().filter(|name| name.split('.').next() != Some(EVENT)).min() {
-                    let why = "it is looked at when the event arrives, and sees only event, such as event.data.slug";
+                if let Some(name) = names.iter().filter(|name| name.split('.').next() != Some(root)).min() {
                     self.note(place, format!("{key} names {name}, but {why}"));
                 }
             }

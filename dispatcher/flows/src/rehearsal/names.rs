@@ -39,6 +39,9 @@ pub(super) fn uses(flow: &Flow, lines: &Lines) -> Vec<Uses> {
             add("", file, lines.top.get(key).copied().unwrap_or(1), expression, true);
         }
     }
+    if let Some(subjects) = flow.schedule.as_ref().and_then(|schedule| schedule.subjects.as_ref()) {
+        add("", file, lines.top.get("subjects").copied().unwrap_or(1), subjects, true);
+    }
     for (index, step) in flow.steps.iter().enumerate() {
         let whose = format!("step {}: ", step.name);
         if let Some(when) = &step.when {

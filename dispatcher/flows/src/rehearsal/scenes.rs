@@ -11,7 +11,7 @@ use usher_engine::{AttemptState, Run};
 use usher_proto::Subject;
 use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
 
-use super::super::{Context, Flow, Pattern};
+use super::super::{Context, Flow, Pattern, Schedule, firing_event};
 
 /// The time of all samples.
 pub(super) const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
@@ -77,8 +77,11 @@ impl Scene {
 /// The sources of whose events there are samples.
 const SOURCES: [Source; 4] = [Source::Clerk, Source::Stripe, Source::Nylas, Source::Resend];
 
-/// Returns all scenes of a flow: those of every known event type that starts it.
+/// Returns all scenes of a flow: those of every known event type that starts it, or those of its schedule.
 pub(super) fn of(flow: &Flow) -> Vec<Scene> {
+    if let Some(schedule) = &flow.schedule {
+        return of_schedule(flow, schedule);
+    }
     of_patterns(flow, &flow.on)
 }
 
@@ -101,6 +104,24 @@ pub(super) fn are_incomplete(patterns: &[Pattern]) -> bool {
             usher_senders::event_types(source).unwrap_or_default().iter().filter(|kind| pattern.takes(kind));
         !types.any(|kind| has_sample(source, kind))
     })
+}
+
+/// Returns the scenes of a scheduled flow: one for each form of a user, or one for the flow itself.
+fn of_schedule(flow: &Flow, schedule: &Schedule) -> Vec<Scene> {
+    let firing = |subject: &SubjectId| run(&firing_event(flow, schedule, AT, subject, AT));
+    // Every step has a result, as if it had created an object.
+    let results = || (0..flow.steps.len()).map(|step| (step, answer())).collect();
+    if schedule.subjects.is_none() {
+        let run = Run { results: results(), ..firing(&flow.own_subject(&Instance::default())) };
+        return staged(flow, run, "", None, None).into_iter().collect();
+    }
+    let kind = "user.created";
+    let users = samples::of_type(kind).into_iter().flat_map(|sample| forms(kind, sample));
+    let of_user = |(lacks, sample, _): (&'static str, Value, _)| {
+        let user = Some(sample["data"].to_string());
+        staged(flow, Run { results: results(), ..firing(&rehearsal_user()) }, lacks, user.clone(), user)
+    };
+    users.filter_map(of_user).collect()
 }
 
 fn has_sample(source: Source, kind: &str) -> bool {

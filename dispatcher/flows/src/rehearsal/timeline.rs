@@ -66,7 +66,8 @@ impl Flow {
         let all_changed = !self.remember.is_empty() && of.event.kind != "user.created";
         let mut timeline = FlowTimeline { starts_nothing: None, all_changed, steps: Vec::new() };
         if !self.starts_on(&of.event) {
-            let on: Vec<String> = self.on.iter().map(ToString::to_string).collect();
+            let schedule = self.schedule.iter().map(|schedule| format!("the schedule {schedule}"));
+            let on: Vec<String> = self.on.iter().map(ToString::to_string).chain(schedule).collect();
             timeline.starts_nothing = Some(format!("the flow starts on {}", on.join(", ")));
             return timeline;
         }

@@ -40,6 +40,15 @@ impl PreviewEvent {
         Self::of(source, &sample.to_string()).ok()
     }
 
+    /// Returns the event of a firing of the flow, for the user of the samples if it is for users. `None` if the flow has no
+    /// schedule.
+    pub fn of_schedule(flow: &Flow) -> Option<Self> {
+        let schedule = flow.schedule.as_ref()?;
+        let scene = super::scenes::of(flow).into_iter().find(super::Scene::is_whole)?;
+        let user = schedule.subjects.is_some().then(known_user).flatten();
+        Some(Self { event: scene.event, subject: user.map(known) })
+    }
+
     /// Returns the names of all samples, those of Clerk first.
     pub fn sample_names() -> Vec<String> {
         samples::names().into_iter().map(str::to_owned).chain(usher_senders::samples::names()).collect()
@@ -83,7 +92,10 @@ impl PreviewEvent {
         };
         let is_user = source == Source::Clerk && kind.starts_with("user.");
         let user = if is_user { None } else { known_user() };
-        let subject = user.map(|user| Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 });
-        Ok(Self { event, subject })
+        Ok(Self { event, subject: user.map(known) })
     }
+}
+
+fn known(user: Value) -> Subject {
+    Subject { snapshot: Some(user.to_string()), deleted: false, revision: 1 }
 }

@@ -18,11 +18,14 @@ const FLOWS: [&str; 4] = ["email", "trial", "db-sync", "search"];
 const MAIL: &str = "on = [\"clerk/user.created\"]\nretry = { attempts = 2, first = \"10ms\", max = \"50ms\" }\n[[step]]\n\
                     name = \"mail\"\nuse = \"resend.send\"\nto = \"{{ user.email }}\"\nsubject = \"Dear {{ user.first_name }}\"\n\
                     text = \"Hi\"\n";
+/// Fires every second.
+const TICK: &str = "on = [\"schedule/* * * * * *\"]\n[[step]]\nuse = \"resend.send\"\nto = \"ops@acme.test\"\nsubject = \"Hi\"\n\
+                    text = \"Hi\"\n";
 const ORPHAN: &str = "on = [\"clerk/user.created\"]\n[[step]]\nname = \"pause\"\nwait = \"3d\"\n[[step]]\nname = \"mail\"\n\
                       use = \"resend.send\"\nto = \"{{ user.email }}\"\nsubject = \"Hi\"\ntext = \"Hi\"\n";
 
-/// Largest number of series of Usher with these five flows and their four destinations. Each flow adds about 150.
-const MAX_SERIES: usize = 1_200;
+/// Largest number of series of Usher with these six flows and their four destinations. Each flow adds about 150.
+const MAX_SERIES: usize = 1_350;
 
 /// A secret other than the configured one.
 const OTHER_SECRET: &str = "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl";
@@ -44,7 +47,11 @@ mod a_real_prometheus_finds_the_data_of_every_query_and_alert {
 }
 
 async fn scenario(backend: Backend) {
-    let options = Options { built_in: &FLOWS, flows: vec![("mail", MAIL), ("orphan", ORPHAN)], ..Options::default() };
+    let options = Options {
+        built_in: &FLOWS,
+        flows: vec![("mail", MAIL), ("tick", TICK), ("orphan", ORPHAN)],
+        ..Options::default()
+    };
     let mut env = TestEnv::with(backend, options).await;
     env.send(&User::new().created()).await;
     eventually("the run of the flow that is about to lose its file waits", SOON, || async {
