@@ -1,5 +1,7 @@
 //! Flows that go on under another name.
 
+use std::collections::BTreeSet;
+
 use usher_store::RenameResult;
 
 use super::*;
@@ -10,6 +12,7 @@ on_every_store!(
     a_name_that_another_flow_has_is_not_taken,
     a_flow_may_have_its_former_name_again,
     a_redriven_run_in_doubt_keeps_the_version_whose_name_its_key_has,
+    every_table_that_names_flows_is_renamed_or_said_to_be_not,
 );
 
 const NEW: &str = "renamed";
@@ -117,4 +120,38 @@ async fn a_redriven_run_in_doubt_keeps_the_version_whose_name_its_key_has(subjec
     woken.sort_by_key(|run| run.event.id.to_string());
     let of = |run: &Run| (run.flow_version.clone(), run.request.is_some());
     assert_eq!([of(&woken[0]), of(&woken[1])], [("v1".to_owned(), true), ("v2".to_owned(), false)]);
+}
+
+/// Tables in which a renaming leaves the former name, with the reason in `store/src/rename.rs`: a redrive goes on with commands to the
+/// former name, and the former names themselves.
+const LEFT: [&str; 2] = ["usher_redrive_run", "usher_renamed"];
+/// Tables in which it writes the new name, or deletes the rows.
+const RENAMED: [&str; 10] = [
+    "usher_action",
+    "usher_ended_run",
+    "usher_event",
+    "usher_flow",
+    "usher_open_run",
+    "usher_ownership",
+    "usher_pause",
+    "usher_pause_seen",
+    "usher_pruned",
+    "usher_remembered",
+];
+
+async fn every_table_that_names_flows_is_renamed_or_said_to_be_not(subject: TestStore) {
+    sqlx::any::install_default_drivers();
+    let pool = sqlx::AnyPool::connect(&subject.url).await.unwrap();
+    let sql = if subject.postgres {
+        "SELECT CAST(c.table_name AS TEXT) FROM information_schema.columns c JOIN information_schema.tables t \
+           ON t.table_schema = c.table_schema AND t.table_name = c.table_name \
+         WHERE c.column_name = 'flow' AND c.table_schema = 'public' AND t.table_type = 'BASE TABLE'"
+    } else {
+        "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' AND c.name = 'flow'"
+    };
+    let found: Vec<(String,)> = sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
+    pool.close().await;
+    let found: BTreeSet<&str> = found.iter().map(|(name,)| name.as_str()).collect();
+    let known: BTreeSet<&str> = LEFT.into_iter().chain(RENAMED).collect();
+    assert_eq!(found, known, "say in store/src/rename.rs what becomes of the rows of a flow that is renamed, and here");
 }
