@@ -1,4 +1,4 @@
-//! `usher send`: signs Clerk events as Svix does, and posts them.
+//! `usher send`: signs events as their sender does, and posts them.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
-use usher_lab::traffic::{self, Generator, SentCount, Template, TrafficPlan, TrafficReport, Url};
-use usher_proto::signature::SigningSecret;
+use usher_lab::traffic::{self, Generator, SentCount, Template, TrafficPlan, TrafficReport, TrafficSecret, Url};
+use usher_proto::Source;
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::{Secret, shutdown, telemetry};
@@ -20,17 +20,22 @@ const LISTED: usize = 20;
 /// Maximum number of requests in flight.
 const AT_ONCE: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// Signs Clerk events as Svix does, and posts them.
+/// Signs events of Clerk and of other senders as they do, and posts them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SendArguments {
     /// A type with a built-in sample, such as user.created, some with a variant after a colon, such as
-    /// user.updated:new-address; or a file that holds an event.
+    /// user.updated:new-address; of another sender than Clerk after its name, such as
+    /// stripe/customer.subscription.created; or a file that holds an event.
     what: String,
+    /// The sender of the event in a file: clerk, stripe, nylas, resend, or the name of another sender. Default: clerk.
+    #[arg(long)]
+    source: Option<Source>,
     /// Address to post to; default: the running `usher up` of the data directory.
     #[arg(long, value_parser = values::address)]
     to: Option<Url>,
-    /// The signing secret (whsec_...); default: the one in the data directory.
-    #[arg(long, env = "CLERK_WEBHOOK_SIGNING_SECRET")]
+    /// The signing secret (whsec_...); default: that of the sender's setting, such as
+    /// `STRIPE_WEBHOOK_SECRET`, else the one in the data directory.
+    #[arg(long)]
     secret: Option<Secret>,
     /// Number of events.
     #[arg(long, default_value = "1", value_parser = values::count)]
@@ -53,26 +58,26 @@ pub(crate) struct SendArguments {
 pub(crate) async fn run(arguments: SendArguments, environment: &Environment) -> anyhow::Result<()> {
     telemetry::start(environment)?;
     telemetry::install_tls();
-    let secret = match &arguments.secret {
-        Some(secret) => secret.expose().to_owned(),
-        None => {
-            let made = data::read_secret(&arguments.data)?;
-            made.map_or_else(|| Err(anyhow::Error::from(no_secret(&arguments.data))), Ok)?
-        }
+    let (template, users) = template(&arguments)?;
+    let source = template.source();
+    let variable = setting(source);
+    let text = match &arguments.secret {
+        Some(secret) => Some(secret.expose().to_owned()),
+        None => environment.get(&variable)?,
     };
-    // Several secrets are configured while one replaces another; any of them is accepted.
-    let secret = secret.split_whitespace().next().unwrap_or_default();
-    let secret =
-        SigningSecret::parse(secret).map_err(|error| ConfigError::new("CLERK_WEBHOOK_SIGNING_SECRET", error))?;
+    let text = match text {
+        Some(text) => text,
+        None => data::read_secret(&arguments.data)?.ok_or_else(|| no_secret(&variable, &arguments.data))?,
+    };
+    let secret = TrafficSecret::parse(source, &text).map_err(|error| ConfigError::new(&variable, error))?;
     let to = match arguments.to {
         Some(to) => to,
         None => {
             let listen = data::read_addresses(&arguments.data)?.map(|addresses| addresses.listen);
             let listen = listen.map_or_else(|| "127.0.0.1:8080".to_owned(), |listen| listen.to_string());
-            format!("http://{listen}/webhooks/clerk").parse()?
+            format!("http://{listen}/webhooks/{source}").parse()?
         }
     };
-    let (template, users) = template(&arguments.what, arguments.users, arguments.count)?;
     let generator = Generator::new(template, users, arguments.seed.unwrap_or_else(rand::random));
     let order = TrafficPlan { to, count: arguments.count.get(), per_second: arguments.rate, max_concurrent: AT_ONCE };
     let stop = shutdown::on_signal()?;
@@ -118,7 +123,7 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 /// Sends the events, and shows the progress on a terminal.
 async fn send_with_progress(
     order: &TrafficPlan,
-    secret: &SigningSecret,
+    secret: &TrafficSecret,
     generator: &Generator,
     stop: &CancellationToken,
 ) -> anyhow::Result<TrafficReport> {
@@ -136,31 +141,60 @@ async fn send_with_progress(
     Ok(report?)
 }
 
+/// Returns the setting that holds the signing secret of a source.
+fn setting(source: Source) -> String {
+    match source {
+        Source::Stripe => "STRIPE_WEBHOOK_SECRET".to_owned(),
+        Source::Nylas => "NYLAS_WEBHOOK_SECRET".to_owned(),
+        Source::Resend => "RESEND_WEBHOOK_SECRET".to_owned(),
+        Source::Sender(name) => name.setting("SECRET"),
+        Source::Clerk | Source::Usher | Source::Schedule => "CLERK_WEBHOOK_SIGNING_SECRET".to_owned(),
+    }
+}
+
 /// Returns the error for a missing secret: `usher up` was given its own, or never ran in this data directory.
-fn no_secret(data: &Path) -> ConfigError {
+fn no_secret(variable: &str, data: &Path) -> ConfigError {
     let is_served = data::read_addresses(data).is_ok_and(|addresses| addresses.is_some());
     let why = if is_served {
         format!("not set, and `usher up` in {} was given a secret of its own: say --secret", data.display())
     } else {
         format!("not set, and {} holds none: start `usher up`, or say --secret", data.display())
     };
-    ConfigError::new("CLERK_WEBHOOK_SIGNING_SECRET", why)
+    ConfigError::new(variable, why)
 }
 
-fn template(
-    what: &str,
-    users: Option<NonZeroU64>,
-    count: NonZeroU64,
-) -> anyhow::Result<(Template, Option<NonZeroU64>)> {
-    if let Ok(template) = Template::sample(what) {
-        return Ok((template, Some(users.unwrap_or(count))));
+/// Lists the samples of the sender that `named` begins with; without one, those of Clerk.
+fn known(named: &str) -> String {
+    let of_sender = |name: &String| {
+        named.split_once('/').is_some_and(|(sender, _)| name.split_once('/').is_some_and(|(known, _)| known == sender))
+    };
+    let own: Vec<String> = traffic::all_sample_names().into_iter().filter(of_sender).collect();
+    match own.is_empty() {
+        true => format!(
+            "{}; of other senders, such as stripe/customer.subscription.created",
+            traffic::sample_names().join(", ")
+        ),
+        false => own.join(", "),
+    }
+}
+
+/// Returns the event to send, and the number of users among whom such events are spread.
+fn template(arguments: &SendArguments) -> anyhow::Result<(Template, Option<NonZeroU64>)> {
+    let SendArguments { what, source, users, count, .. } = arguments;
+    if let Some(source @ (Source::Usher | Source::Schedule)) = source {
+        return Err(ConfigError::new("--source", format!("{source} sends no webhooks")).into());
+    }
+    let named = source.map_or_else(|| what.clone(), |source| format!("{source}/{what}"));
+    if let Ok(template) = Template::sample(&named) {
+        return Ok((template, Some(users.unwrap_or(*count))));
     }
     let path = PathBuf::from(what);
     if !path.exists() {
-        let known = traffic::sample_names().join(", ");
-        return Err(ConfigError::new(what, format!("neither a file nor a type with a sample: {known}")).into());
+        return Err(
+            ConfigError::new(what, format!("neither a file nor a type with a sample: {}", known(&named))).into()
+        );
     }
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let template = Template::from_text(text).map_err(|error| ConfigError::new(what, error))?;
-    Ok((template, users))
+    let template = Template::of_source(source.unwrap_or(Source::Clerk), text);
+    Ok((template.map_err(|error| ConfigError::new(what, error))?, *users))
 }

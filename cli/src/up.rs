@@ -120,6 +120,12 @@ pub(crate) async fn run(arguments: UpArguments, environment: Environment) -> any
     if !arguments.no_lab && environment.get(SIGNING_SECRET)?.is_none() {
         let secret = data.signing_secret()?;
         environment = environment.with(SIGNING_SECRET, &secret);
+        // The same secret serves the other senders, so that `usher send` can stand in for each of them.
+        for variable in OTHER_SECRETS {
+            if environment.get(variable)?.is_none() {
+                environment = environment.with(variable, &secret);
+            }
+        }
         made = Some(secret);
     }
     // Links in marketing mail lead to this process, unless its public address is configured.
@@ -211,6 +217,8 @@ const DATA: &str = "./usher-data";
 /// The name of the environment on the pages of the console.
 const CONSOLE_NAME: &str = "USHER_CONSOLE_NAME";
 const SIGNING_SECRET: &str = "CLERK_WEBHOOK_SIGNING_SECRET";
+/// The settings of the other senders' secrets.
+const OTHER_SECRETS: [&str; 3] = ["RESEND_WEBHOOK_SECRET", "STRIPE_WEBHOOK_SECRET", "NYLAS_WEBHOOK_SECRET"];
 
 /// Fails if no signing secret is set. With real destinations the webhooks come from a real sender, so a secret
 /// generated here could never be right.

@@ -15,7 +15,7 @@ use usher_service::clock;
 
 use crate::ids;
 use crate::locked::Locked;
-use crate::traffic::{GeneratedEvent, SignedRequest};
+use crate::traffic::{GeneratedEvent, TrafficSecret};
 
 /// Timeout of a delivery, as at Svix.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -60,12 +60,15 @@ impl Hooks {
 }
 
 async fn deliver(client: Client, to: Url, secret: SigningSecret, mut waiting: mpsc::Receiver<GeneratedEvent>) {
+    let secret = TrafficSecret::Svix(secret);
     while let Some(event) = waiting.recv().await {
         for _ in 0..TIMES {
-            let request = SignedRequest::sign(&secret, event.clone(), clock::now());
             let post = client.post(to.clone()).header("content-type", "application/json");
-            let post = request.headers().into_iter().fold(post, |post, (name, value)| post.header(name, value));
-            match post.body(request.body.clone()).send().await {
+            let post = secret
+                .headers(&event, clock::now())
+                .into_iter()
+                .fold(post, |post, (name, value)| post.header(name, value));
+            match post.body(event.body.clone()).send().await {
                 Ok(response) if response.status().is_success() => break,
                 // It is not the receiver's, or the receiver is not there yet.
                 Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,

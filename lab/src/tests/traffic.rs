@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use usher_proto::signature::{Signed, SigningSecret, verify};
 use usher_service::clock;
 
-use crate::traffic::{Generator, Reply, SendError, SentCount, Template, TrafficPlan, send};
+use crate::traffic::{Generator, Reply, SendError, SentCount, Template, TrafficPlan, TrafficSecret, send};
 
 #[derive(Default)]
 struct Seen {
@@ -66,7 +66,9 @@ fn generator() -> Generator {
 #[tokio::test]
 async fn every_event_arrives_signed_and_is_accounted_for() {
     let (url, seen, stop) = receiver().await;
-    let report = send(&order(&url, 50), &secret(), &generator(), &stop, &SentCount::default()).await.expect("a report");
+    let report = send(&order(&url, 50), &TrafficSecret::Svix(secret()), &generator(), &stop, &SentCount::default())
+        .await
+        .expect("a report");
     assert_eq!(report.replies().into_iter().collect::<Vec<_>>(), [(Reply::Status(204), 50)]);
     assert_eq!(report.accepted(), 50);
     assert!(report.sent.iter().map(|sent| sent.number).eq(0..50));
@@ -79,7 +81,7 @@ async fn every_event_arrives_signed_and_is_accounted_for() {
 #[tokio::test]
 async fn a_wrong_secret_is_refused_and_reported() {
     let (url, _, stop) = receiver().await;
-    let other = SigningSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").expect("a secret");
+    let other = TrafficSecret::Svix(SigningSecret::parse("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD").expect("a secret"));
     let report = send(&order(&url, 3), &other, &generator(), &stop, &SentCount::default()).await.expect("a report");
     assert_eq!(report.replies().into_iter().collect::<Vec<_>>(), [(Reply::Status(401), 3)]);
     stop.cancel();
@@ -89,7 +91,9 @@ async fn a_wrong_secret_is_refused_and_reported() {
 async fn a_rate_is_kept() {
     let (url, _, stop) = receiver().await;
     let slow = TrafficPlan { per_second: Some(100.0), ..order(&url, 21) };
-    let report = send(&slow, &secret(), &generator(), &stop, &SentCount::default()).await.expect("a report");
+    let report = send(&slow, &TrafficSecret::Svix(secret()), &generator(), &stop, &SentCount::default())
+        .await
+        .expect("a report");
     assert!(report.elapsed >= Duration::from_millis(200), "{:?}", report.elapsed);
     assert_eq!(report.accepted(), 21);
     stop.cancel();
@@ -104,7 +108,7 @@ async fn a_stop_ends_a_long_sending_with_what_was_sent() {
         tokio::task::yield_now().await;
         stop.cancel();
     };
-    let secret = secret();
+    let secret = TrafficSecret::Svix(secret());
     let generator = generator();
     let count = SentCount::default();
     let (report, ()) = tokio::join!(send(&forever, &secret, &generator, &stop, &count), stopping);
@@ -122,7 +126,9 @@ async fn nobody_listening_is_unreachable() {
     drop(nobody);
     let mut order = order(&url, 2);
     order.to.set_port(Some(port)).expect("a port");
-    let report = send(&order, &secret(), &generator(), &stop, &SentCount::default()).await.expect("a report");
+    let report = send(&order, &TrafficSecret::Svix(secret()), &generator(), &stop, &SentCount::default())
+        .await
+        .expect("a report");
     assert_eq!(report.replies().into_iter().collect::<Vec<_>>(), [(Reply::Unreachable, 2)]);
     stop.cancel();
 }
@@ -131,7 +137,7 @@ async fn nobody_listening_is_unreachable() {
 async fn a_rate_of_zero_is_refused() {
     let (url, _, stop) = receiver().await;
     let never = TrafficPlan { per_second: Some(0.0), ..order(&url, 2) };
-    let sent = send(&never, &secret(), &generator(), &stop, &SentCount::default()).await;
+    let sent = send(&never, &TrafficSecret::Svix(secret()), &generator(), &stop, &SentCount::default()).await;
     assert!(matches!(sent, Err(SendError::Rate(rate)) if rate == 0.0));
     stop.cancel();
 }

@@ -4,7 +4,8 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::Bytes;
-use usher_proto::Timestamp;
+use serde_json::Value;
+use usher_proto::{Source, Timestamp};
 
 use super::person::{ID_LENGTH, Person, draws, word};
 use super::rewrite::rewrite;
@@ -16,7 +17,7 @@ const MESSAGE: u64 = 3;
 /// One event, not yet signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeneratedEvent {
-    /// The value of the `svix-id` header.
+    /// The event's id: the value of the `svix-id` header, or the `id` in the body of senders that put it there.
     pub id: String,
     /// Id of the Clerk user that the event is about. `None` if it is about no user.
     pub user: Option<String>,
@@ -48,13 +49,19 @@ impl Generator {
     /// about the same person, so that two of them never have the same `updated_at`.
     pub fn event(&self, number: u64, now: Timestamp) -> GeneratedEvent {
         let mut rng = draws(self.seed ^ word(self.template.kind()), MESSAGE, number, now.millis().cast_unsigned());
-        let id = format!("msg_{}", ids::base62(&mut rng, ID_LENGTH));
+        let is_in_body = matches!(self.template.source(), Source::Stripe | Source::Nylas);
+        let prefix = if self.template.source() == Source::Stripe { "evt_" } else { "msg_" };
+        let id = format!("{prefix}{}", ids::base62(&mut rng, ID_LENGTH));
         let Some(users) = self.users else {
             let user = self.template.user().map(str::to_owned);
-            return GeneratedEvent { id, user, body: self.template.text().clone() };
+            let own = self.template.value["id"].as_str().filter(|_| is_in_body);
+            return GeneratedEvent { id: own.map_or(id, str::to_owned), user, body: self.template.text().clone() };
         };
         let person = Person::new(self.seed, number % users);
-        let body = rewrite(&self.template, &person, now.plus(Duration::from_millis(number / users)));
+        let mut body = rewrite(&self.template, &person, now.plus(Duration::from_millis(number / users)));
+        if is_in_body {
+            body["id"] = Value::from(id.as_str());
+        }
         GeneratedEvent { id, user: self.template.user().map(|_| person.id), body: body.to_string().into() }
     }
 }
@@ -62,8 +69,6 @@ impl Generator {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use serde_json::Value;
 
     use super::*;
 
@@ -111,6 +116,25 @@ mod tests {
             let event = generator.event(number, NOW);
             assert_eq!((event.body.as_ref(), event.user.as_deref()), (text.as_bytes(), Some("user_x")));
         }
+    }
+
+    #[test]
+    fn an_event_of_another_sender_has_its_id_in_its_body_and_concerns_the_same_people() {
+        let stripe = Template::sample("stripe/customer.subscription.created").expect("a sample");
+        let users = Generator::new(Template::sample("user.created").expect("a sample"), NonZeroU64::new(2), 7);
+        let generator = Generator::new(stripe, NonZeroU64::new(2), 7);
+        for number in 0..4 {
+            let event = generator.event(number, NOW);
+            let body: Value = serde_json::from_slice(&event.body).expect("JSON");
+            assert_eq!((body["id"].as_str(), body["created"].as_i64()), (Some(event.id.as_str()), Some(NOW.seconds())));
+            let person = users.event(number, NOW).user;
+            assert_eq!(body["data"]["object"]["metadata"]["clerk_user_id"].as_str(), person.as_deref());
+            assert_eq!(event.user, person);
+        }
+        let resend = Template::sample("resend/email.clicked").expect("a sample");
+        let event = Generator::new(resend, NonZeroU64::new(1), 7).event(0, NOW);
+        let body: Value = serde_json::from_slice(&event.body).expect("JSON");
+        assert_eq!(body["created_at"].as_str(), Some(NOW.to_string().as_str()));
     }
 
     #[test]

@@ -20,7 +20,10 @@ const EARLIEST_MILLIS: i64 = 100_000_000_000;
 
 /// Returns the template's event, about `person`, as if it happened at `at`.
 pub(super) fn rewrite(template: &Template, person: &Person, at: Timestamp) -> Value {
-    let own = template.value["timestamp"].as_i64().and_then(Timestamp::from_seconds_or_millis).unwrap_or(at);
+    let number = |field: &str| template.value[field].as_i64().and_then(Timestamp::from_seconds_or_millis);
+    let text = |field: &str| template.value[field].as_str()?.parse().ok();
+    let own =
+        ["timestamp", "created", "time"].into_iter().find_map(number).or_else(|| text("created_at")).unwrap_or(at);
     let rewriting = Rewriting { about: &template.about, person, moved: at.millis() - own.millis() };
     let mut value = template.value.clone();
     rewriting.walk("", &mut value);
@@ -60,6 +63,8 @@ impl Rewriting<'_> {
         match name {
             "first_name" if is(&about.first_name) => Some(person.first_name.to_owned()),
             "last_name" if is(&about.last_name) => Some(person.last_name.to_owned()),
+            "name" if self.is_full_name(text) => Some(format!("{} {}", person.first_name, person.last_name)),
+            "created_at" | "timestamp" => Some(self.moved_time(text)?.to_string()),
             "username" if !text.is_empty() => Some(person.username.clone()),
             _ if is(&about.user) => Some(person.id.clone()),
             _ if is(&about.address) => Some(person.address.clone()),
@@ -68,9 +73,27 @@ impl Rewriting<'_> {
         }
     }
 
+    /// True for the first and the last name of the template's person, with a blank between them.
+    fn is_full_name(&self, text: &str) -> bool {
+        let names = self.about.first_name.as_deref().zip(self.about.last_name.as_deref());
+        names
+            .is_some_and(|(first, last)| text.strip_prefix(first).and_then(|rest| rest.strip_prefix(' ')) == Some(last))
+    }
+
+    /// Returns a time that is sent as a text, shifted. `None` if the text is no time.
+    fn moved_time(&self, text: &str) -> Option<Timestamp> {
+        let time: Timestamp = text.parse().ok()?;
+        Some(Timestamp::from_millis(time.millis() + self.moved))
+    }
+
     fn time(&self, name: &str, number: &Number) -> Option<Number> {
         let is_time = name.ends_with("_at")
-            || matches!(name, "timestamp" | "created_at_ms" | "period_start" | "period_end" | "billing_date");
+            || name.ends_with("_start")
+            || name.ends_with("_end")
+            || matches!(
+                name,
+                "timestamp" | "created_at_ms" | "billing_date" | "created" | "time" | "date" | "start_date"
+            );
         let value = number.as_i64().filter(|_| is_time)?;
         match value {
             EARLIEST_MILLIS.. => Some((value + self.moved).into()),

@@ -12,12 +12,11 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use usher_proto::signature::SigningSecret;
 use usher_service::clock;
 
 use super::generator::Generator;
 use super::report::{Reply, SentEvent, TrafficReport};
-use super::signed::SignedRequest;
+use super::signed::TrafficSecret;
 
 /// Timeout of a delivery, as at Svix.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,7 +57,7 @@ pub type SentCount = Arc<AtomicU64>;
 /// If the rate is not a finite number above 0, or the HTTP client cannot be created.
 pub async fn send(
     order: &TrafficPlan,
-    secret: &SigningSecret,
+    secret: &TrafficSecret,
     generator: &Generator,
     stop: &CancellationToken,
     count: &SentCount,
@@ -90,7 +89,7 @@ pub async fn send(
 
 struct Sending {
     order: TrafficPlan,
-    secret: SigningSecret,
+    secret: TrafficSecret,
     generator: Generator,
     stop: CancellationToken,
     client: Client,
@@ -122,13 +121,13 @@ impl Sending {
 
     async fn deliver(&self, number: u64) -> SentEvent {
         let now = clock::now();
-        let request = SignedRequest::sign(&self.secret, self.generator.event(number, now), now);
+        let event = self.generator.event(number, now);
         let mut post = self.client.post(self.order.to.clone()).header("content-type", "application/json");
-        for (name, value) in request.headers() {
+        for (name, value) in self.secret.headers(&event, now) {
             post = post.header(name, value);
         }
         let begun = Instant::now();
-        let (reply, answer) = match post.body(request.body).send().await {
+        let (reply, answer) = match post.body(event.body).send().await {
             Ok(response) => {
                 let reply = Reply::Status(response.status().as_u16());
                 // The body is read to its end, so that the connection can be reused.
@@ -138,7 +137,7 @@ impl Sending {
             Err(_) => (Reply::Unreachable, Bytes::new()),
         };
         let why = (!reply.is_accepted()).then(|| reason(&answer)).flatten();
-        SentEvent { number, id: request.id, user: request.user, reply, why, took: begun.elapsed() }
+        SentEvent { number, id: event.id, user: event.user, reply, why, took: begun.elapsed() }
     }
 }
 

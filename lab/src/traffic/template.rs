@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 use usher_clerk::samples;
+use usher_proto::Source;
 
 /// The built-in event that introduces the person of all built-in events.
 const PERSON: &str = "user.created";
@@ -11,6 +12,7 @@ const PERSON: &str = "user.created";
 #[derive(Debug, Clone)]
 pub struct Template {
     kind: String,
+    pub(super) source: Source,
     text: Bytes,
     pub(super) value: Value,
     pub(super) about: About,
@@ -29,7 +31,7 @@ pub(super) struct About {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidTemplate {
     /// There is no built-in event of this type.
-    #[error("there is no built-in event {name:?}: it may be {}, or a file", samples::names().join(", "))]
+    #[error("there is no built-in event {name:?}: it may be {}, or a file", super::all_sample_names().join(", "))]
     UnknownSample {
         /// The requested name.
         name: String,
@@ -43,13 +45,24 @@ pub enum InvalidTemplate {
 }
 
 impl Template {
-    /// Returns the built-in event of this name: see [`sample_names`](super::sample_names).
+    /// Returns the built-in event of this name: see [`all_sample_names`](super::all_sample_names). Clerk's events may be
+    /// named with or without their source.
     ///
     /// # Errors
     ///
     /// If there is no built-in event of this name.
     pub fn sample(name: &str) -> Result<Self, InvalidTemplate> {
         let unknown = || InvalidTemplate::UnknownSample { name: name.to_owned() };
+        if let Some((source, kind)) = name.split_once('/')
+            && source != Source::Clerk.label()
+        {
+            let source: Source = source.parse().map_err(|_| unknown())?;
+            let sample = usher_senders::samples::of_type(source, kind).ok_or_else(unknown)?;
+            let mut template = Self::of_source(source, sample.to_string())?;
+            template.about = Self::sample(PERSON)?.about;
+            return Ok(template);
+        }
+        let name = name.strip_prefix("clerk/").unwrap_or(name);
         let mut template = Self::from_text(samples::sample(name).ok_or_else(unknown)?)?;
         if template.about.user.is_some() && name != PERSON {
             // The person's address is that of `user.created`, even in an event in which another address has become
@@ -65,17 +78,31 @@ impl Template {
     ///
     /// If the text is not JSON, or the JSON is not an event.
     pub fn from_text(text: impl Into<Bytes>) -> Result<Self, InvalidTemplate> {
+        Self::of_source(Source::Clerk, text)
+    }
+
+    /// Creates a template from the text of an event of this source.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not JSON, or the JSON is not an event.
+    pub fn of_source(source: Source, text: impl Into<Bytes>) -> Result<Self, InvalidTemplate> {
         let text = text.into();
         let value: Value = serde_json::from_slice(&text)?;
         let kind = value["type"].as_str().filter(|_| value["data"].is_object());
         let kind = kind.ok_or(InvalidTemplate::NotAnEvent)?.to_owned();
         let about = About::of(&kind, &value["data"]);
-        Ok(Self { kind, text, value, about })
+        Ok(Self { kind, source, text, value, about })
     }
 
     /// Returns the event type.
     pub fn kind(&self) -> &str {
         &self.kind
+    }
+
+    /// Returns the sender of such events.
+    pub fn source(&self) -> Source {
+        self.source
     }
 
     /// Returns the text, byte for byte.
@@ -100,7 +127,9 @@ impl About {
             .or_else(|| text(&data["user"]["id"]))
             .or_else(|| text(&data["public_user_data"]["user_id"]))
             .or_else(|| text(&data["payer"]["user_id"]))
-            .or_else(|| text(&data["created_by"]));
+            .or_else(|| text(&data["created_by"]))
+            .or_else(|| text(&data["object"]["metadata"]["clerk_user_id"]))
+            .or_else(|| text(&data["tags"]["clerk_user_id"]));
         let address = primary_address(data)
             .or_else(|| primary_address(&data["user"]))
             .or_else(|| text(&data["to_email_address"]))
