@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use usher_proto::signature::{Signed, SigningSecret, verify};
+use usher_proto::text_signature::{STRIPE_PREFIX, TextSecret, verify_nylas, verify_stripe};
 use usher_proto::unsubscribe::{Unsubscribe, UnsubscribeSecrets};
 use usher_proto::{AddressDigest, Instance, Key, SubjectId, Timestamp};
 
@@ -37,8 +38,32 @@ fn changed(text: &str, at: Index, by: u8) -> String {
     String::from_utf8(bytes).expect("it was ASCII and stays it")
 }
 
+fn text_secret() -> impl Strategy<Value = TextSecret> {
+    "whsec_[!-~&&[^\"'`,;]]{16,60}"
+        .prop_map(|text| TextSecret::parse_list(&text, STRIPE_PREFIX).expect("a secret").remove(0))
+}
+
 proptest! {
     #![proptest_config(cases(128))]
+
+    #[test]
+    fn stripes_and_nylas_messages_are_accepted_as_they_were_signed_and_with_no_byte_changed(
+        secret in text_secret(), other in text_secret(), mut body in vec(any::<u8>(), 1..200),
+        seconds in 1_000_i64..100_000_000_000, late in late(), at: Index, by in 1_u8..=0xff,
+    ) {
+        let now = Timestamp::from_seconds(seconds + late);
+        let stripe = secret.sign_stripe(&seconds.to_string(), &body);
+        let nylas = secret.sign_nylas(&body);
+        let both = [other.clone(), secret];
+        prop_assert_eq!(verify_stripe(&both, &stripe, &body, now).is_ok(), late.abs() <= 300);
+        prop_assert!(verify_nylas(&both, &nylas, &body).is_ok());
+        prop_assert!(verify_stripe(std::slice::from_ref(&other), &stripe, &body, now).is_err());
+        prop_assert!(verify_nylas(&[other], &nylas, &body).is_err());
+        let at = at.index(body.len());
+        body[at] ^= by;
+        prop_assert!(verify_stripe(&both, &stripe, &body, Timestamp::from_seconds(seconds)).is_err());
+        prop_assert!(verify_nylas(&both, &nylas, &body).is_err());
+    }
 
     #[test]
     fn a_message_is_accepted_as_it_was_signed_and_within_five_minutes(
