@@ -66,6 +66,11 @@ pub fn address_key(address: AddressDigest) -> Key {
     Key::new(format!("address:{address}"))
 }
 
+/// Returns the address of a key that [`address_key`] has made; `None` for any other key.
+pub fn address_of_key(key: &str) -> Option<AddressDigest> {
+    key.strip_prefix("address:")?.parse().ok()
+}
+
 /// True if a list may have this name. List names are used in flow files, in links and in a table.
 pub fn is_list_name(name: &str) -> bool {
     let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');

@@ -16,7 +16,7 @@ macro_rules! template {
     };
 }
 
-const FLOWS: [(&str, &str); 10] = [
+const FLOWS: [(&str, &str); 11] = [
     flow!("email"),
     flow!("onboarding"),
     flow!("trial"),
@@ -27,6 +27,7 @@ const FLOWS: [(&str, &str); 10] = [
     flow!("newsletter"),
     flow!("search"),
     flow!("notify"),
+    flow!("replies"),
 ];
 
 const TEMPLATES: [(&str, &str); 12] = [

@@ -13,6 +13,7 @@ mod greeting;
 mod lexer;
 mod nulls;
 mod pieces;
+mod plain_text;
 mod problem;
 mod rehearsal;
 mod schedule;

@@ -18,7 +18,7 @@ use usher_connectors::{AddressPart, ParamType, address_parts, data_placeholder};
 
 use super::context::Sight;
 use super::pieces::whole;
-use super::{Call, Context, Flow, functions, greeting, nulls, times};
+use super::{Call, Context, Flow, functions, greeting, nulls, plain_text, times};
 
 /// A template or an expression could not be rendered for this event. The text names the place, not the values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,7 @@ fn new_environment() -> Environment<'static> {
         _ => escape_formatter(out, state, value),
     });
     environment.add_filter(greeting::FILTER, |value: Rendered| greeting::as_name(&value));
+    environment.add_filter(plain_text::FILTER, |value: Rendered| plain_text::text_of_html(&value));
     functions::add_to(&mut environment);
     times::add_to(&mut environment);
     environment.set_auto_escape_callback(|name| if name.ends_with(HTML) { AutoEscape::Html } else { AutoEscape::None });

@@ -143,6 +143,9 @@ pub trait RunStore: Send + Sync {
 pub trait SubjectStore: Send + Sync {
     /// Returns the newest states of these subjects. A subject that is unknown has none.
     ///
+    /// A subject that is an address (see [`usher_proto::unsubscribe::address_key`]) is the living user of Clerk with this
+    /// primary address, in the subject's instance, if there is exactly one.
+    ///
     /// # Errors
     ///
     /// If the database does not answer, or a row cannot be read.

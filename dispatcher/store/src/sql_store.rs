@@ -174,7 +174,12 @@ impl SubjectStore for SqlStore {
             let subject = Subject { snapshot: row.get("snapshot")?, deleted, revision: row.get("revision")? };
             Ok((row.parsed("subject")?, subject))
         };
-        answers.iter().flat_map(|answer| &answer.rows).map(read).collect()
+        let known: Result<HashMap<_, _>, StoreError> =
+            answers.iter().flat_map(|answer| &answer.rows).map(read).collect();
+        let mut known = known?;
+        let owners = super::addresses::owners(&self.database, subjects).await?;
+        known.extend(owners);
+        Ok(known)
     }
 
     async fn is_used(&self, subject: &SubjectId, address: AddressDigest) -> Result<bool, StoreError> {

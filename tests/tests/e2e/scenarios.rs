@@ -34,6 +34,7 @@ mod refusals;
 mod refused;
 mod renamed;
 mod schedules;
+mod senders;
 mod settings;
 mod shells;
 mod state;

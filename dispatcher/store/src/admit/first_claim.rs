@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures::future::join_all;
 use usher_engine::Run;
 use usher_engine::arrival::{Arrival, FirstClaim};
+use usher_proto::unsubscribe::address_of_key;
 use usher_proto::{Subject, SubjectId, Timestamp};
 use usher_sql::{Answer, Dialect, Rows, SqlQuery};
 
@@ -29,6 +30,8 @@ pub(super) type Alone = HashMap<SubjectId, Option<StoredSubject>>;
 /// Returns the statement that reads the subjects of the runs that may begin, unless another run of them is open.
 pub(super) fn look(dialect: Dialect, flow: &str, events: &[Identified<'_>]) -> Option<SqlQuery> {
     let begins = events.iter().filter(|event| event.batch.begins.contains(&event.arrival.offset));
+    // Whose address a subject is, is read when its run is executed: here only rows of the subjects themselves are.
+    let begins = begins.filter(|event| address_of_key(event.arrival.event.subject.key()).is_none());
     let subjects: Vec<&SubjectId> = begins.map(|event| &event.arrival.event.subject).collect();
     if subjects.is_empty() {
         return None;

@@ -3,8 +3,9 @@
 
 use usher_engine::arrival::RefusedRecord;
 use usher_proto::suppression::{ALL_LISTS, SuppressionChange, SuppressionKind};
-use usher_proto::{AddressDigest, Instance};
+use usher_proto::{AddressDigest, Instance, subject_key};
 
+use super::kept::has;
 use super::*;
 
 on_every_store!(
@@ -13,6 +14,8 @@ on_every_store!(
     another_body_under_a_known_id_is_kept_where_it_can_be_seen,
     a_record_that_no_flow_can_take_is_kept_once_for_all_of_them,
     a_suppression_of_one_instance_is_not_one_of_another,
+    a_subject_that_is_an_address_is_the_one_living_user_who_has_it,
+    an_event_of_a_sender_that_counts_deliveries_is_told_by_its_id_alone,
     what_another_log_has_at_a_place_is_kept_there,
     a_later_event_of_a_batch_cancels_what_a_command_before_it_has_queued,
     a_dead_run_goes_to_the_partition_that_its_key_has_now,
@@ -297,6 +300,48 @@ async fn a_suppression_of_one_instance_is_not_one_of_another(subject: TestStore)
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn a_subject_that_is_an_address_is_the_one_living_user_who_has_it(subject: TestStore) {
+    let epoch = subject.own().await;
+    let asked =
+        |instance: &Instance, email: &str| SubjectId::new(Source::Nylas, instance, &subject_key::address(email));
+    let owner = async |email: &str| {
+        let asked = asked(&Instance::default(), email);
+        let found = subject.store.subject(&asked).await.unwrap();
+        found.map(|found| {
+            (found.deleted, found.revision, found.snapshot.is_some_and(|user| user.contains("one@work.test")))
+        })
+    };
+    assert_eq!(owner("one@work.test").await, None);
+    subject.admit(epoch, vec![has(0, "a", 1, Some("One@Work.test")), has(1, "c", 1, Some("two@work.test"))]).await;
+    assert_eq!(owner("ONE@work.test").await, Some((false, 0, false)), "written as Clerk has it");
+    assert_eq!(
+        subject.store.subject(&asked(&staging(), "one@work.test")).await.unwrap(),
+        None,
+        "not of another instance"
+    );
+    subject.admit(epoch, vec![has(2, "b", 1, Some("one@work.test"))]).await;
+    assert_eq!(owner("one@work.test").await, None, "of two, nobody could say which one is meant");
+    subject.admit(epoch, vec![has(3, "a", 9, None)]).await;
+    assert_eq!(owner("one@work.test").await, Some((false, 0, true)), "who is deleted does not count");
+    let all = [asked(&Instance::default(), "one@work.test"), id("c"), asked(&Instance::default(), "nobody@work.test")];
+    assert_eq!(subject.store.subjects(&all).await.unwrap().len(), 2, "asked together");
+}
+
+async fn an_event_of_a_sender_that_counts_deliveries_is_told_by_its_id_alone(subject: TestStore) {
+    let epoch = subject.own().await;
+    let of = |offset: i64, source: Source, body: &'static str| {
+        let event = Event { source, body: body.into(), ..event("evt_1", "a") };
+        Arrival::starting(Offset(offset), event)
+    };
+    for (offset, source, conflicts) in [(0, Source::Stripe, 0), (2, Source::Nylas, 0), (4, Source::Resend, 1)] {
+        let first = of(offset, source, r#"{"pending_webhooks":2}"#);
+        let admitted = subject.admit(epoch, vec![first]).await;
+        assert_eq!((admitted.repeated, admitted.refused), (0, 0), "{source}");
+        let admitted = subject.admit(epoch, vec![of(offset + 1, source, r#"{"pending_webhooks":1}"#)]).await;
+        assert_eq!((admitted.repeated, admitted.refused), (1 - conflicts, conflicts), "{source}");
+    }
+}
 
 async fn a_clock_that_jumps_forgets_nothing(subject: TestStore) {
     let epoch = subject.own().await;

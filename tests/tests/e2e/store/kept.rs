@@ -78,7 +78,7 @@ pub(super) async fn a_dead_run_keeps_nothing_when_its_life_is_over(subject: Test
 }
 
 /// Returns news of a user with this primary address, or of a deleted user.
-fn has(offset: i64, key: &str, updated_at: i64, email: Option<&str>) -> Arrival {
+pub(super) fn has(offset: i64, key: &str, updated_at: i64, email: Option<&str>) -> Arrival {
     let said = |email| {
         let addresses = json!([{ "id": "idn_1", "email_address": email }]);
         json!({ "primary_email_address_id": "idn_1", "email_addresses": addresses }).to_string()
