@@ -91,6 +91,10 @@ pub(crate) async fn run(arguments: &CheckArguments, environment: &Environment) -
 /// run where secrets are not at hand.
 fn unset_secrets(flow: &Flow, environment: &Environment) -> Result<Vec<String>, ConfigError> {
     let mut warnings = Vec::new();
+    if !flow.enabled {
+        // It does not start with the others.
+        return Ok(warnings);
+    }
     for instance in &flow.instances {
         let environment = environment.scoped_to(instance.as_str());
         for (step, name) in flow.secrets() {

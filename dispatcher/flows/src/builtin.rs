@@ -16,7 +16,7 @@ macro_rules! template {
     };
 }
 
-const FLOWS: [(&str, &str); 11] = [
+const FLOWS: &[(&str, &str)] = &[
     flow!("email"),
     flow!("onboarding"),
     flow!("trial"),
@@ -28,9 +28,10 @@ const FLOWS: [(&str, &str); 11] = [
     flow!("search"),
     flow!("notify"),
     flow!("replies"),
+    flow!("digest"),
 ];
 
-const TEMPLATES: [(&str, &str); 12] = [
+const TEMPLATES: &[(&str, &str)] = &[
     template!("welcome.html"),
     template!("welcome.txt"),
     template!("trial-offer.html"),
@@ -43,13 +44,16 @@ const TEMPLATES: [(&str, &str); 12] = [
     template!("address-changed.txt"),
     template!("security-changed.html"),
     template!("security-changed.txt"),
+    template!("digest.html"),
+    template!("digest.txt"),
 ];
 
 /// Returns the sources of all built-in flows.
 pub fn builtin() -> Vec<FlowSource> {
-    let templates = || TEMPLATES.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let templates = || TEMPLATES.iter().copied().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
     FLOWS
-        .into_iter()
+        .iter()
+        .copied()
         .map(|(name, toml)| FlowSource {
             name: name.to_owned(),
             file: format!("flows/{name}.toml"),

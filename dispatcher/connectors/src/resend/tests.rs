@@ -129,7 +129,7 @@ async fn the_start_checks_the_files_that_stand_in_the_flow() {
     let check = async |resend: &Resend, files: Value| {
         let params = json!({ "attachments": files });
         let params = params.as_object().expect("a table");
-        let step = StepUse { flow: "welcome", step: "mail", params };
+        let step = StepUse { flow: "welcome", step: "mail", operation: "send", params };
         resend.check(&[step]).await.map_err(|error| error.to_string())
     };
     assert_eq!(check(&resend, json!(["terms.pdf", "{{ user.id }}.pdf"])).await, Ok(()));

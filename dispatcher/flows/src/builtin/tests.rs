@@ -15,7 +15,7 @@ use usher_service::options::Environment;
 use usher_sql::{Database, DatabaseAddress};
 
 use super::*;
-use crate::{Action, Context, Flow, evaluate, render};
+use crate::{Action, Context, Flow, PreviewEvent, evaluate, render};
 
 const AT: Timestamp = Timestamp::from_millis(1_767_261_600_250);
 
@@ -209,8 +209,9 @@ fn the_built_in_flows_pass_their_own_check() {
 async fn every_flow_makes_its_requests_of_whatever_clerk_may_send() {
     let samples = samples();
     let person = samples.iter().find(|(name, _)| name == "user.created.json").expect("a person").1["data"].clone();
-    for source in builtin() {
-        let flow = Flow::check(source).expect("it checks");
+    let flows = builtin().into_iter().map(|source| Flow::check(source).expect("it checks"));
+    // A scheduled flow starts on no event of Clerk.
+    for flow in flows.filter(|flow| flow.schedule.is_none()) {
         let connectors = connectors(&flow);
         let mut asked = 0;
         for (name, sample) in samples.iter().filter(|(_, sample)| flow.starts_on(&event(sample))) {
@@ -259,6 +260,41 @@ async fn no_built_in_mail_carries_an_advertisement_for_a_name() {
             assert!(!mail.contains("evil") && !mail.contains("$500"), "{step}: {mail}");
         }
     }
+}
+
+#[test]
+fn the_digest_asks_a_service_for_its_words_and_sends_them_to_those_who_want_them() {
+    let flow = flow("digest");
+    assert!(!flow.enabled, "it needs a service");
+    let person = |digest: Value| {
+        let mut person = sample("user.created.json")["data"].clone();
+        person["public_metadata"] = json!({ "digest": digest });
+        person.to_string()
+    };
+    let wants = [json!(true), json!(false), Value::Null].map(|digest| flow.selects(&person(digest)));
+    assert_eq!(wants, [Ok(true), Ok(false), Ok(false)]);
+    let firing = PreviewEvent::of_schedule(&flow).expect("it is scheduled");
+    assert!(flow.starts(&firing.event));
+    let words = |words: Value| {
+        let results = BTreeMap::from([(0, words)]);
+        let run = Run { results, ..run(&flow, &firing.event) };
+        let known = Subject { snapshot: Some(person(json!(true))), deleted: false, revision: 1 };
+        let mut context = Context::new(&flow, &run, Some(&known)).expect("a context");
+        context.set_unsubscribe_url("https://acme.test/unsubscribe/x");
+        let Action::Call(call) = &flow.steps[1].action else { panic!("it is a call") };
+        let due = evaluate(flow.steps[1].when.as_deref().expect("a condition"), &context).expect("it is one");
+        due.is_some_and(|due| due.is_true()).then(|| render(&flow, call, &context).expect("it renders"))
+    };
+    let mail = words(json!({ "subject": "Seven days", "html": "<b>News</b>", "text": "News & more" })).expect("a mail");
+    assert_eq!(mail["subject"], "Seven days");
+    for (part, content) in [("html", "<b>News</b>"), ("text", "News & more")] {
+        let text = mail[part].as_str().expect("a text");
+        assert!(text.contains(content) && text.contains("unsubscribe"), "{part}: {text}");
+    }
+    let plain = words(json!({ "subject": null, "html": null, "text": "News & <more>" })).expect("a mail");
+    assert_eq!(plain["subject"], "Your week");
+    assert!(plain["html"].as_str().expect("a text").contains("News &amp; &lt;more&gt;"), "it is escaped");
+    assert_eq!(words(json!({ "subject": "Nothing", "html": null, "text": null })), None, "nothing to say");
 }
 
 #[test]

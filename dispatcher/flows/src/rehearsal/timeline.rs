@@ -326,11 +326,14 @@ text = "Hi"
         for source in builtin() {
             let flow = Flow::check(source).expect("a built-in flow is good");
             let mut planned = 0;
-            for name in PreviewEvent::sample_names() {
-                let timeline = flow.timeline(&PreviewEvent::sample(&name).expect("a sample"));
+            let samples = PreviewEvent::sample_names();
+            let samples = samples.iter().map(|name| PreviewEvent::sample(name).expect("a sample"));
+            for sample in samples.chain(PreviewEvent::of_schedule(&flow)) {
+                let timeline = flow.timeline(&sample);
                 planned += timeline.steps.len();
                 for step in timeline.steps {
-                    assert!(!matches!(step.action, PlannedAction::Failed(_)), "{} of {name}: {step:?}", flow.name);
+                    let kind = &sample.event.kind;
+                    assert!(!matches!(step.action, PlannedAction::Failed(_)), "{} of {kind}: {step:?}", flow.name);
                 }
             }
             assert!(planned > 0, "{}", flow.name);

@@ -126,7 +126,7 @@ async fn a_redriven_run_in_doubt_keeps_the_version_whose_name_its_key_has(subjec
 /// former name, and the former names themselves.
 const LEFT: [&str; 2] = ["usher_redrive_run", "usher_renamed"];
 /// Tables in which it writes the new name, or deletes the rows.
-const RENAMED: [&str; 10] = [
+const RENAMED: [&str; 11] = [
     "usher_action",
     "usher_ended_run",
     "usher_event",
@@ -137,6 +137,7 @@ const RENAMED: [&str; 10] = [
     "usher_pause_seen",
     "usher_pruned",
     "usher_remembered",
+    "usher_schedule",
 ];
 
 async fn every_table_that_names_flows_is_renamed_or_said_to_be_not(subject: TestStore) {
