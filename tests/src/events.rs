@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 use usher_proto::signature::SigningSecret;
-use usher_proto::{Event, EventId, Instance, Key, Record, Source, SubjectId};
+use usher_proto::{Event, EventId, Instance, Key, Record, Source, SubjectId, Timestamp};
 use usher_service::clock;
 
 /// A webhook as it is sent. Sending the same value again repeats the webhook.
@@ -32,7 +32,12 @@ impl Webhook {
 
     /// Returns the `svix-*` headers with a signature for the current time.
     pub fn headers(&self, secret: &str) -> [(&'static str, String); 3] {
-        let timestamp = clock::now().seconds().to_string();
+        self.headers_at(secret, clock::now())
+    }
+
+    /// Returns the `svix-*` headers with a signature for this time.
+    pub fn headers_at(&self, secret: &str, now: Timestamp) -> [(&'static str, String); 3] {
+        let timestamp = now.seconds().to_string();
         let secret = SigningSecret::parse(secret).expect("a signing secret");
         let signature = secret.sign(&self.id, &timestamp, self.body.as_bytes());
         [("svix-id", self.id.clone()), ("svix-timestamp", timestamp), ("svix-signature", signature)]

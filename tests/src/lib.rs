@@ -13,6 +13,7 @@ pub mod database;
 pub mod deaf;
 pub mod disk;
 pub mod events;
+pub mod fake_clock;
 pub mod group;
 pub mod ledger;
 pub mod load;

@@ -1,5 +1,6 @@
 //! A test environment: the lab and the real programs that use it, on one of the backends.
 
+mod passing;
 mod results;
 
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use usher_eventlog::{Creation, Log, LogAddress, LogLayout, TopicSpec};
 use usher_lab::{Lab, LabHandle};
-use usher_service::telemetry;
+use usher_service::{clock, telemetry};
 use usher_sql::DatabaseAddress;
 
 use crate::backend::Backend;
@@ -72,6 +73,8 @@ pub struct TestEnv {
     /// Address of the pages of `dispatcher`, if it is a separate service.
     dispatcher_admin: String,
     client: reqwest::Client,
+    /// Time by which the programs' clock is ahead of the machine's.
+    ahead: Duration,
 }
 
 impl TestEnv {
@@ -125,6 +128,7 @@ impl TestEnv {
             admin: String::new(),
             dispatcher_admin: String::new(),
             client: reqwest::Client::new(),
+            ahead: Duration::ZERO,
         };
         env.start_dispatcher().await;
         env.start_ingest().await;
@@ -440,7 +444,7 @@ impl TestEnv {
     /// Sends a webhook once. Returns the status, or `None` if there was no answer.
     pub async fn send_once(&self, webhook: &Webhook) -> Option<u16> {
         let url = format!("http://{}/webhooks/clerk", self.ingest_address);
-        let headers = webhook.headers(SECRET);
+        let headers = webhook.headers_at(SECRET, clock::now().plus(self.ahead));
         let request = headers.iter().fold(self.client.post(url), |request, (name, value)| request.header(*name, value));
         let response = request.body(webhook.body.clone()).timeout(Duration::from_secs(15)).send().await.ok()?;
         Some(response.status().as_u16())

@@ -3,6 +3,7 @@
 mod brokers;
 mod browser;
 mod built_in;
+mod campaign;
 mod clock;
 mod console;
 mod console_proxy;
