@@ -20,12 +20,14 @@ pub(crate) struct FakeResponse {
     /// execution is not stored.
     pub(crate) kept: bool,
     headers: Vec<(&'static str, String)>,
+    /// True if the body, a text, is sent as it is, and not as JSON.
+    is_plain: bool,
 }
 
 impl FakeResponse {
     /// Creates a response with status 200 that is the outcome of an execution.
     pub(crate) fn done(body: Value) -> Self {
-        Self { status: StatusCode::OK, body: Arc::new(body), kept: true, headers: Vec::new() }
+        Self { status: StatusCode::OK, body: Arc::new(body), kept: true, headers: Vec::new(), is_plain: false }
     }
 
     /// Replaces the status.
@@ -35,7 +37,12 @@ impl FakeResponse {
 
     /// Creates a refusal that comes before any execution.
     pub(crate) fn refused(status: StatusCode, body: Value) -> Self {
-        Self { status, body: Arc::new(body), kept: false, headers: Vec::new() }
+        Self { status, body: Arc::new(body), kept: false, headers: Vec::new(), is_plain: false }
+    }
+
+    /// Makes the body, which is a text, plain text. An empty one stays empty.
+    pub(crate) fn plain(self) -> Self {
+        Self { is_plain: true, ..self }
     }
 
     /// Marks the response as the outcome of an execution.
@@ -88,7 +95,13 @@ impl StoredAnswer {
 
 impl IntoResponse for FakeResponse {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(&*self.body)).into_response();
+        let mut response = match (&*self.body, self.is_plain) {
+            (Value::String(text), true) => (self.status, text.clone()).into_response(),
+            (Value::Null, _) if matches!(self.status, StatusCode::NO_CONTENT | StatusCode::ACCEPTED) => {
+                self.status.into_response()
+            }
+            (body, _) => (self.status, Json(body)).into_response(),
+        };
         for (name, value) in self.headers {
             if let Ok(value) = HeaderValue::try_from(value) {
                 response.headers_mut().insert(HeaderName::from_static(name), value);

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::ledger::{Entry, Filter};
-use crate::{ControlError, Lab, UnknownProvider, request, smtp};
+use crate::{ControlError, Lab, UnknownProvider, request, smtp, webhook};
 
 /// The reason why a control was refused. The body is `{"error":{"code","message"}}`, as everywhere in Usher.
 enum Problem {
@@ -186,7 +186,12 @@ fn read<T: DeserializeOwned>(code: &'static str, body: &[u8]) -> Result<T, Probl
 async fn double(State(lab): State<Lab>, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().trim_start_matches('/');
-    let (provider, rest) = path.split_once('/').unwrap_or((path, ""));
+    let (mut provider, mut rest) = path.split_once('/').unwrap_or((path, ""));
+    // A request to the host of a service that has a double of its own.
+    let (host, behind) = rest.split_once('/').unwrap_or((rest, ""));
+    if let Some(name) = lab.serves_host(host).filter(|_| provider == webhook::NAME) {
+        (provider, rest) = (name, behind);
+    }
     let server = lab.server(provider)?.clone();
     let rest = format!("/{rest}");
     let read = request::Request::read(parts, body, rest).await.map_err(|error| match error {

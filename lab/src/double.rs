@@ -25,6 +25,12 @@ pub(crate) trait Double: Send + Sync + 'static {
     /// Returns the name of the double: the first segment of its paths, and its name in the controls.
     fn name(&self) -> &'static str;
 
+    /// Returns the hosts of the real service, where it is called through the double of `http`. One that begins with a full
+    /// stop stands for all that end so.
+    fn hosts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Describes the request for the ledger. Refused requests are described too, as far as possible.
     fn describe(&self, request: &Request) -> EffectSubject;
 

@@ -18,8 +18,10 @@ use crate::fake_server::FakeServer;
 use crate::faults::{Fault, FaultInForce};
 use crate::ledger::{Entry, Filter, LedgerCounts, RequestLedger};
 use crate::limits::Limit;
+use crate::receiver::ReceiverDouble;
 use crate::{
-    ControlError, UnknownProvider, algolia, clerk, control, mailchimp, novu, nylas, resend, smtp, stripe, webhook,
+    ControlError, UnknownProvider, algolia, clerk, control, customer_io, discord, hubspot, loops, mailchimp, novu,
+    nylas, posthog, resend, segment, slack, smtp, stripe, teams, webhook,
 };
 
 /// Default number of requests, and of effects, that a lab stores.
@@ -43,6 +45,14 @@ fn doubles(most: usize, hooks: Hooks) -> Vec<Box<dyn Double>> {
         Box::new(algolia::AlgoliaDouble::holding(most)),
         Box::new(nylas::NylasDouble::holding(most)),
         Box::new(clerk::ClerkDouble::holding(most, hooks)),
+        Box::new(ReceiverDouble::holding(&slack::SLACK, most)),
+        Box::new(ReceiverDouble::holding(&discord::DISCORD, most)),
+        Box::new(ReceiverDouble::holding(&teams::TEAMS, most)),
+        Box::new(ReceiverDouble::holding(&loops::LOOPS, most)),
+        Box::new(ReceiverDouble::holding(&hubspot::HUBSPOT, most)),
+        Box::new(ReceiverDouble::holding(&customer_io::CUSTOMER_IO, most)),
+        Box::new(ReceiverDouble::holding(&segment::SEGMENT, most)),
+        Box::new(ReceiverDouble::holding(&posthog::POSTHOG, most)),
     ]
 }
 
@@ -124,6 +134,13 @@ impl Lab {
     /// If the HTTP client cannot be created.
     pub fn send_webhooks(&self, to: reqwest::Url, secret: SigningSecret) -> Result<(), reqwest::Error> {
         self.hooks.send_to(to, secret, self.stop.clone())
+    }
+
+    /// Returns the name of the double that stands in for this host; `None` if none does.
+    pub(crate) fn serves_host(&self, host: &str) -> Option<&'static str> {
+        let is_it = |known: &&str| *known == host || (known.starts_with('.') && host.ends_with(known));
+        let server = self.servers.iter().find(|server| server.double.hosts().iter().any(&is_it))?;
+        Some(server.double.name())
     }
 
     /// Returns the names of the doubles.

@@ -12,7 +12,7 @@
 //! [`traffic`] generates signed Clerk events and posts them.
 //!
 //! Another destination needs one file beside `resend.rs` that implements `Double`, its `mod` line, and one line in the
-//! list in `lab.rs`.
+//! list in `lab.rs`; a service that is called by `http.request`, `ReceiverRules` as in `slack.rs`.
 
 mod lab;
 pub mod traffic;
@@ -41,6 +41,17 @@ mod mailchimp;
 mod novu;
 mod nylas;
 mod webhook;
+
+mod receiver;
+
+mod customer_io;
+mod discord;
+mod hubspot;
+mod loops;
+mod posthog;
+mod segment;
+mod slack;
+mod teams;
 
 mod ids;
 mod locked;

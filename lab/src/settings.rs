@@ -1,9 +1,9 @@
 //! The settings with which a connector reaches its double.
 
-use crate::webhook;
+use crate::{discord, slack, teams, webhook};
 
 /// Returns environment variables and values for the doubles of a lab at `url`: addresses, keys of the right format that
-/// open no real account, and ids that must be set. The addresses and keys of Resend and Stripe are not included; the
+/// open no real account, ids that must be set, and the secrets of the flows in `flows/examples`. The addresses and keys of Resend and Stripe are not included; the
 /// caller that starts the lab sets them.
 pub fn settings(url: &str) -> Vec<(&'static str, String)> {
     let at = |name: &str| format!("{url}/{name}");
@@ -15,6 +15,15 @@ pub fn settings(url: &str) -> Vec<(&'static str, String)> {
         ("MAILCHIMP_QUOTA", "none".into()),
         ("HTTP_BASE_URL", at("http")),
         ("HTTP_SIGNING_SECRET", webhook::SECRET.into()),
+        ("SLACK_URL", slack::SLACK_URL.into()),
+        ("DISCORD_URL", discord::DISCORD_URL.into()),
+        ("TEAMS_URL", teams::TEAMS_URL.into()),
+        ("LOOPS_API_KEY", "labKeyOfLoops".into()),
+        ("HUBSPOT_TOKEN", "labTokenOfHubspot".into()),
+        ("CUSTOMER_IO_SITE_ID", "labSiteOfCustomerIo".into()),
+        ("CUSTOMER_IO_API_KEY", "labKeyOfCustomerIo".into()),
+        ("SEGMENT_WRITE_KEY", "labKeyOfSegment".into()),
+        ("POSTHOG_API_KEY", "phc_labKeyOfPosthog".into()),
         ("MAILCHIMP_BASE_URL", at("mailchimp")),
         ("MAILCHIMP_API_KEY", "0123456789abcdef0123456789abcdef-us1".into()),
         ("MAILCHIMP_LIST_ID", "1ab0000000".into()),

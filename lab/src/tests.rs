@@ -12,6 +12,7 @@ mod clerk;
 mod mailchimp;
 mod novu;
 mod nylas;
+mod receivers;
 mod webhook;
 
 mod controls;

@@ -3,6 +3,8 @@
 //! Facts: the Standard Webhooks specification. The double checks the signature and the timestamp, and remembers the ids
 //! of accepted messages for a day: a repeated message is answered with 200 and has no new effect. Receivers are not
 //! required to do that; `DELETE /keys/http` makes this one forget.
+//!
+//! Requests to the hosts of services that have a double of their own go to that one.
 
 use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -16,12 +18,15 @@ use crate::request::{BodyFormat, Request};
 /// The signing secret of the lab. It is public, so it must not be used outside a lab.
 pub(crate) const SECRET: &str = "whsec_dXNoZXItbGFiLXVzaGVyLWxhYi11c2hlci1sYWI=";
 
+/// The name of the double.
+pub(crate) const NAME: &str = "http";
+
 /// The double of a webhook receiver. It has no state.
 pub(crate) struct WebhookDouble;
 
 impl Double for WebhookDouble {
     fn name(&self) -> &'static str {
-        "http"
+        NAME
     }
 
     fn describe(&self, request: &Request) -> EffectSubject {

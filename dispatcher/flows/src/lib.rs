@@ -6,6 +6,7 @@ mod builtin;
 mod check;
 mod context;
 mod events;
+mod examples;
 mod files;
 mod flow_settings;
 mod functions;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use builtin::builtin;
 pub use context::Context;
+pub use examples::examples;
 pub use files::FlowFiles;
 pub use flow_settings::FlowSettings;
 pub use problem::Problem;

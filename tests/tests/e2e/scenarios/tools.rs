@@ -326,6 +326,32 @@ async fn flow_files_are_checked_with_line_and_suggestion() {
     assert!(code == Some(0) && output.contains("flows/email.toml: good") && !output.contains("warning"), "{output}");
 }
 
+/// A check also runs where secrets are not at hand; a start needs them.
+#[tokio::test]
+async fn a_secret_that_is_not_set_is_a_warning_of_a_check_and_stops_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let flow = "on = [\"clerk/user.created\"]\nfrom = \"now\"\n[[step]]\nname = \"tell\"\nuse = \"http.request\"\n\
+                url = \"{{ secret.ACME_URL }}\"\n";
+    std::fs::write(folder.path().join("acme.toml"), flow).unwrap();
+    let flows = folder.path().display().to_string();
+    let (code, output) = ended("usher", &["check", &flows], &[]).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("acme.toml: step tell: the secret ACME_URL is not set here"), "{output}");
+    let (code, output) = ended("usher", &["check", &flows], &[("ACME_URL", "https://acme.test/LEAKY")]).await;
+    assert!(code == Some(0) && !output.contains("warning") && !output.contains("LEAKY"), "{output}");
+
+    let data = folder.path().join("data").display().to_string();
+    let anywhere = "127.0.0.1:0";
+    let arguments = ["up", "--no-lab", "--data", &data, "--flows", &flows, "--listen", anywhere, "--admin", anywhere];
+    let own = ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_b3duIHNlY3JldCBvZiBzb21lYm9keSBlbHNl");
+    let (code, output) = ended("usher", &arguments, &[own]).await;
+    assert_eq!(code, Some(64), "{output}");
+    assert!(output.contains("ACME_URL: not set; step tell of flow acme uses it as a secret"), "{output}");
+    let (code, output) = ended("usher", &arguments, &[own, ("ACME_URL", "http://acme.test/LEAKY")]).await;
+    assert!(code == Some(64) && output.contains("flow acme, step tell, url: url is http://"), "{output}");
+    assert!(!output.contains("LEAKY"), "{output}");
+}
+
 /// Each mistake on the command line is answered with a correct form.
 #[tokio::test]
 async fn a_slip_on_the_command_line_is_told_what_would_be_right() {
