@@ -3,6 +3,7 @@
 //! user is an error; one that would be dead-lettered for some users is a warning. A step that would start itself without end is
 //! an error, too.
 
+mod answers;
 mod echo;
 mod names;
 mod part;

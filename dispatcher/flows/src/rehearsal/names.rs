@@ -140,7 +140,7 @@ impl Uses {
         Problem { file: self.file.clone(), line: self.line, message: format!("{}{message}", self.whose) }
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let environment = environment();
         let names = if self.is_expression {
             environment.compile_expression(&self.text).map(|compiled| compiled.undeclared_variables(true))

@@ -12,6 +12,7 @@ use usher_proto::Subject;
 use usher_proto::{Event, EventId, Instance, Json, Key, Partition, Source, SubjectId, Timestamp};
 
 use super::super::{Context, Flow, Pattern, Schedule, firing_event};
+use super::answers::answer;
 
 /// The time of all samples.
 pub(super) const AT: Timestamp = Timestamp::from_seconds(1_775_037_600);
@@ -110,7 +111,7 @@ pub(super) fn are_incomplete(patterns: &[Pattern]) -> bool {
 fn of_schedule(flow: &Flow, schedule: &Schedule) -> Vec<Scene> {
     let firing = |subject: &SubjectId| run(&firing_event(flow, schedule, AT, subject, AT));
     // Every step has a result, as if it had created an object.
-    let results = || (0..flow.steps.len()).map(|step| (step, answer())).collect();
+    let results = || (0..flow.steps.len()).map(|step| (step, answer(flow, step))).collect();
     if schedule.subjects.is_none() {
         let run = Run { results: results(), ..firing(&flow.own_subject(&Instance::default())) };
         return staged(flow, run, "", None, None).into_iter().collect();
@@ -225,7 +226,7 @@ fn scene(
 ) -> Option<Scene> {
     let event = event(source, subject, kind, "msg_rehearsal", AT, sample);
     // Every step has a result, as if it had created an object.
-    let results = (0..flow.steps.len()).map(|step| (step, answer())).collect();
+    let results = (0..flow.steps.len()).map(|step| (step, answer(flow, step))).collect();
     let run = Run { results, before: (!flow.remember.is_empty()).then(|| before(flow)), ..run(&event) };
     let own = &sample["data"];
     let is_described = source == Source::Clerk && own["id"].is_string();
@@ -260,11 +261,6 @@ fn event(source: Source, subject: SubjectId, kind: &str, id: &str, at: Timestamp
         provenance: Vec::new(),
         body: Bytes::from(body.to_string()),
     }
-}
-
-/// Returns the answer of a step in a rehearsal.
-pub(super) fn answer() -> Value {
-    json!({ "id": "made_1" })
 }
 
 /// Returns a run of the event that has executed no step.

@@ -13,7 +13,7 @@ use super::super::context::UnreadableBody;
 use super::super::template::environment;
 use super::super::{Action, Call, Context, Flow, FlowStep, Unrenderable, evaluate};
 use super::timeline_event::PreviewEvent;
-use super::{preview, scenes};
+use super::{answers, preview, scenes};
 
 /// The run that an event starts, step by step.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,7 +94,7 @@ impl Flow {
             match &planned.action {
                 PlannedAction::Wait(time) => after += *time,
                 PlannedAction::Call { .. } => {
-                    run.results.insert(index, scenes::answer());
+                    run.results.insert(index, answers::answer(self, index));
                 }
                 PlannedAction::Skipped(_) | PlannedAction::Failed(_) => {}
             }
