@@ -17,7 +17,14 @@ pub(crate) struct InitArguments {
     /// Write into a folder that holds files already. Those of the same names are replaced, the others stay.
     #[arg(long)]
     force: bool,
+    /// Also write flows for services that few use, such as Slack, into the subfolder `examples`. None of them runs there; move
+    /// those that you want.
+    #[arg(long)]
+    examples: bool,
 }
+
+/// The subfolder of the examples. No program reads flows from it.
+const EXAMPLES: &str = "examples";
 
 pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     let folder = &arguments.folder;
@@ -35,8 +42,15 @@ pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     for (path, text) in &files {
         write(&folder.join(path), text)?;
     }
+    let examples = if arguments.examples { usher_flows::examples() } else { Vec::new() };
+    for example in &examples {
+        write(&folder.join(EXAMPLES).join(format!("{}.toml", example.name)), &example.toml)?;
+    }
     let flows = files.keys().filter(|path| path.extension().is_some_and(|extension| extension == "toml")).count();
     output::line(&format!("wrote {flows} flows and {} templates to {shown}", files.len() - flows))?;
+    if !examples.is_empty() {
+        output::line(&format!("wrote {} examples to {}", examples.len(), folder.join(EXAMPLES).display()))?;
+    }
     output::text(
         "\nNext:\n\
          - Delete the flows that you do not use. Each flow in a folder of your own needs the settings of its destinations.\n\
@@ -71,7 +85,7 @@ mod tests {
     #[test]
     fn the_written_folder_is_read_back_as_the_built_in_flows() {
         let folder = tempfile::tempdir().expect("a folder");
-        let arguments = |force| InitArguments { folder: folder.path().to_owned(), force };
+        let arguments = |force| InitArguments { folder: folder.path().to_owned(), force, examples: false };
         run(&arguments(false)).expect("an empty folder is written into");
         let read = usher_flows::read_folder(folder.path()).expect("it is a folder of flows");
         // The version is the one of the built-in flow: runs that are under way go on with it.
@@ -92,9 +106,24 @@ mod tests {
     }
 
     #[test]
+    fn examples_are_written_apart_from_the_flows_that_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        run(&InitArguments { folder: folder.path().to_owned(), force: false, examples: true }).expect("it is written");
+        let read = usher_flows::read_folder(folder.path()).expect("it is a folder of flows");
+        assert_eq!(read.len(), usher_flows::builtin().len(), "no example runs");
+        let names = |sources: &[FlowSource]| -> Vec<String> {
+            let mut names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
+            names.sort();
+            names
+        };
+        let examples = usher_flows::read_folder(&folder.path().join(EXAMPLES)).expect("it is a folder of flows");
+        assert_eq!(names(&examples), names(&usher_flows::examples()));
+    }
+
+    #[test]
     fn a_file_is_no_folder() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let arguments = InitArguments { folder: file.path().to_owned(), force: true };
+        let arguments = InitArguments { folder: file.path().to_owned(), force: true, examples: false };
         assert!(run(&arguments).expect_err("it is a file").to_string().contains("name a folder"));
     }
 }
