@@ -1,9 +1,9 @@
 //! A campaign of days, whose time passes while everything is dead: after each part of it, the programs and the services are
 //! killed and started again later.
 //!
-//! On the embedded pair, the program is started with a clock that is ahead. librdkafka waits by calls that libfaketime does not
-//! know, and would sleep for days; on Kafka and Postgres, everything in the store becomes older instead, which is the same for
-//! programs that are started afterwards.
+//! On the embedded pair, the program is started with a clock that is ahead. A dispatcher on Kafka does not become ready with such a
+//! clock, so on Kafka and Postgres everything in the store becomes older instead, which is the same for programs that are started
+//! afterwards.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
