@@ -50,7 +50,7 @@ use super::client;
 use super::path::HttpClient;
 use super::placeholder::TextPiece;
 use super::{
-    CallGate, Connector, ConnectorSpec, Idempotency, KEYS_LIVE, Operation, PrepareError, StepInput, StepUse, optional,
+    CallGate, Connector, ConnectorSpec, Idempotency, Operation, PrepareError, StepInput, StepUse, optional,
     optional_or, required, stored,
 };
 
@@ -149,11 +149,7 @@ impl Connector for HttpConnector {
     }
 
     fn idempotency_of(&self, request: &[u8]) -> Idempotency {
-        match HttpRequest::read(request) {
-            Ok(request) if request.idempotency_header.is_some() => Idempotency::KeyFor(KEYS_LIVE),
-            Ok(request) if request.is_idempotent() => Idempotency::Natural,
-            Ok(_) | Err(_) => self.idempotency(),
-        }
+        request::idempotency(request)
     }
 
     async fn check(&self, uses: &[StepUse<'_>]) -> Result<(), ConfigError> {

@@ -196,7 +196,10 @@ impl Context {
 
     /// Sets the values of the variables that the flow names.
     pub(super) fn set_settings(&mut self, values: BTreeMap<String, String>) {
-        self.set(SETTING, &json!(values));
+        // Most flows name none, and this is made for every step.
+        if !values.is_empty() {
+            self.set(SETTING, &json!(values));
+        }
     }
 
     /// Returns the context in which a parameter is rendered that may name secrets.

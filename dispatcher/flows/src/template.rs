@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 mod json;
 
-use usher_connectors::{AddressPart, ParamType, address_parts, data_placeholder};
+use usher_connectors::{AddressPart, ParamType, SECRETS, address_parts, data_placeholder};
 
 use super::context::Sight;
 use super::pieces::whole;
@@ -229,7 +229,8 @@ fn render_those(
     for (name, value) in call.params.iter().filter(|(name, _)| those(name)) {
         let param = params.iter().find(|param| param.name == name);
         let shape = param.map_or(ParamType::Text, |param| param.shape);
-        let with_secrets = param.filter(|param| param.takes_secrets).map(|_| context.with_secrets());
+        let takes_secrets = param.is_some_and(|param| param.takes_secrets) && mentions_secrets(value);
+        let with_secrets = takes_secrets.then(|| context.with_secrets());
         let empty = param.filter(|param| param.is_null_if_empty()).map(|_| Value::Null);
         let context = with_secrets.as_ref().unwrap_or(context);
         if let Some(value) = render_value(name, value, shape, context)?.or(empty) {
@@ -237,6 +238,16 @@ fn render_those(
         }
     }
     Ok(rendered)
+}
+
+/// True if a text in the value may name a secret. For all others the context is used as it is.
+fn mentions_secrets(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(SECRETS),
+        Value::Array(items) => items.iter().any(mentions_secrets),
+        Value::Object(fields) => fields.values().any(mentions_secrets),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn render_value(

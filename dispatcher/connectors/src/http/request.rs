@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use reqwest::Method;
 use reqwest::header::HeaderName;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use usher_engine::Outcome;
@@ -14,7 +15,7 @@ use super::form;
 use super::kept_answer::KeptAnswer;
 use super::rules::Statuses;
 use crate::placeholder::Pieces;
-use crate::{PrepareError, StepInput, stored};
+use crate::{Idempotency, KEYS_LIVE, PrepareError, StepInput, stored};
 
 /// Methods that a flow may use.
 pub(super) const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -117,10 +118,21 @@ impl HttpRequest {
         let body = self.body.iter().map(RequestBody::pieces);
         std::iter::once(&self.url).chain(pairs).chain(basic).chain(body).flat_map(Pieces::secrets)
     }
+}
 
-    /// True if HTTP defines that a repeated request has the same effect (RFC 9110, 9.2.2).
-    pub(super) fn is_idempotent(&self) -> bool {
-        matches!(self.method.as_str(), "GET" | "PUT" | "DELETE")
+/// Returns how a repetition of a stored request is treated, without reading the rest of it: this is asked for every attempt.
+pub(super) fn idempotency(request: &[u8]) -> Idempotency {
+    #[derive(Deserialize)]
+    struct Repeated<'a> {
+        method: &'a str,
+        idempotency_header: Option<IgnoredAny>,
+    }
+    match serde_json::from_slice(request) {
+        Ok(Repeated { idempotency_header: Some(_), .. }) => Idempotency::KeyFor(KEYS_LIVE),
+        // HTTP defines that a repeated request of these methods has the same effect (RFC 9110, 9.2.2).
+        Ok(Repeated { method: "GET" | "PUT" | "DELETE", .. }) => Idempotency::Natural,
+        // Nor is a request of the version that had `http.post` only, which stored no method.
+        Ok(_) | Err(_) => Idempotency::None,
     }
 }
 

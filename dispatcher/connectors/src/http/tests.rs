@@ -277,7 +277,7 @@ fn a_repetition_is_safe_by_the_method_or_by_the_header_that_the_flow_names() {
         assert_eq!(of("request", json!({ "url": url, "method": method })), expected, "{method}");
     }
     let named = json!({ "url": url, "idempotency_header": "Idempotency-Key" });
-    assert_eq!(of("request", named), Idempotency::KeyFor(KEYS_LIVE));
+    assert_eq!(of("request", named), Idempotency::KeyFor(crate::KEYS_LIVE));
     assert_eq!(of("post", json!({ "url": url })), Idempotency::None);
 }
 
