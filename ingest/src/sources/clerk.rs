@@ -2,7 +2,6 @@
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use usher_proto::signature;
 use usher_proto::{Event, EventId, Instance, Json, Source, SubjectId, Timestamp};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
@@ -55,9 +54,7 @@ impl Sender for ClerkSource {
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
-        let signed = svix::signed(headers)?;
-        let (instance, secrets) = self.secrets.of(instance)?;
-        signature::verify(secrets, signed, &body, now)?;
+        let (signed, instance) = svix::verified(&self.secrets, instance, headers, &body, now)?;
         let text = body::text(&body);
         let [kind, timestamp, instance_id, data] = body::fields(&text, ["type", "timestamp", "instance_id", "data"])?;
         let kind = body::kind(kind)?;

@@ -4,7 +4,6 @@
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use usher_proto::signature;
 use usher_proto::{Event, EventId, Instance, Source, Timestamp};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
@@ -53,9 +52,7 @@ impl Sender for ResendSource {
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
-        let signed = svix::signed(headers)?;
-        let (instance, secrets) = self.secrets.of(instance)?;
-        signature::verify(secrets, signed, &body, now)?;
+        let (signed, instance) = svix::verified(&self.secrets, instance, headers, &body, now)?;
         let text = body::text(&body);
         let [kind, created_at, data] = body::fields(&text, ["type", "created_at", "data"])?;
         let kind = body::kind(kind)?;
@@ -76,7 +73,7 @@ impl Sender for ResendSource {
 #[cfg(test)]
 mod tests {
     use usher_proto::Instance;
-    use usher_proto::signature::SigningSecret;
+    use usher_proto::signature::{self, SigningSecret};
 
     use super::*;
 

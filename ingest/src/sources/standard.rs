@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use usher_proto::{Event, EventId, Instance, Json, SenderName, Source, SubjectId, Timestamp, signature, subject_key};
+use usher_proto::{Event, EventId, Instance, Json, SenderName, Source, SubjectId, Timestamp, subject_key};
 use usher_service::ConfigError;
 use usher_service::options::Environment;
 use usher_service::settings::SenderSetting;
@@ -126,9 +126,7 @@ impl Sender for StandardSource {
     }
 
     fn accept(&self, instance: &str, headers: &HeaderMap, body: Bytes, now: Timestamp) -> Result<Event, Refusal> {
-        let signed = svix::signed(headers)?;
-        let (instance, secrets) = self.secrets.of(instance)?;
-        signature::verify(secrets, signed, &body, now)?;
+        let (signed, instance) = svix::verified(&self.secrets, instance, headers, &body, now)?;
         let text = body::text(&body);
         let [kind, timestamp] = body::fields(&text, ["type", "timestamp"])?;
         let whole = Json::read(&text).ok_or(Refusal::BodyMalformed)?;

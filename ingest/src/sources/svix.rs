@@ -1,9 +1,9 @@
 //! Common code for senders whose webhooks are signed as Svix signs them, which is also what Standard Webhooks says.
 
 use axum::http::HeaderMap;
-use usher_proto::Timestamp;
 use usher_proto::event::MAX_ID;
 use usher_proto::signature::{self, InvalidSecret, Signed, SigningSecret};
+use usher_proto::{Instance, Timestamp};
 
 use super::head;
 use super::secrets::InstanceSecrets;
@@ -59,6 +59,24 @@ pub(super) fn signed_at(headers: &HeaderMap) -> Option<i64> {
 /// Returns the names of the family that a request uses.
 fn names(headers: &HeaderMap) -> [&'static str; 3] {
     if headers.contains_key(SVIX[0]) || !headers.contains_key(STANDARD[0]) { SVIX } else { STANDARD }
+}
+
+/// Verifies a request. Returns the headers of its signature, and the instance whose secret has signed it.
+///
+/// # Errors
+///
+/// A header is missing or malformed, the instance has no secret, or the signature does not match.
+pub(super) fn verified<'a>(
+    secrets: &'a SvixSecrets,
+    instance: &str,
+    headers: &'a HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(Signed<'a>, &'a Instance), Refusal> {
+    let signed = signed(headers)?;
+    let (instance, secrets) = secrets.of(instance)?;
+    signature::verify(secrets, signed, body, now)?;
+    Ok((signed, instance))
 }
 
 /// Returns the headers that are stored with the event: the parts of the signature, under Svix's own names, and
