@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use part::{Failure, Part, Played};
 pub use preview::{MailPreview, PreviewOutcome};
 use scenes::Scene;
+#[cfg(test)]
+pub(crate) use scenes::run as unbegun_run;
 use serde_json::Value;
 pub use timeline::{FlowTimeline, PlannedAction, PlannedStep};
 pub use timeline_event::{NotAPreviewEvent, PreviewEvent};

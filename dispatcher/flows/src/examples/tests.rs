@@ -1,6 +1,5 @@
 //! Tests that each example is a good flow whose requests the double of its service accepts.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -9,13 +8,14 @@ use tokio::net::TcpListener;
 use usher_clerk::event_types::EVENT_TYPES;
 use usher_clerk::samples;
 use usher_connectors::{CallGate, Connectors, StepInput};
-use usher_engine::{AttemptState, Outcome, Run};
+use usher_engine::{Outcome, Run};
 use usher_lab::{Filter, Lab, LabHandle};
-use usher_proto::{Event, EventId, Instance, Key, Partition, Source, Subject, SubjectId, Timestamp};
+use usher_proto::{Event, EventId, Instance, Key, Source, Subject, SubjectId, Timestamp};
 use usher_service::options::Environment;
 use usher_sql::{Database, DatabaseAddress};
 
 use super::*;
+use crate::rehearsal::unbegun_run;
 use crate::{Action, Context, Flow, evaluate, render};
 
 fn event(id: &str, sample: &Value) -> Event {
@@ -32,26 +32,7 @@ fn event(id: &str, sample: &Value) -> Event {
 }
 
 fn run(flow: &Flow, event: &Event) -> Run {
-    Run {
-        event: event.clone(),
-        partition: Partition(0),
-        position: 0,
-        flow_version: flow.version.clone(),
-        step: 0,
-        destination: None,
-        begun: false,
-        rerun: 0,
-        tries: AttemptState::default(),
-        request: None,
-        results: BTreeMap::new(),
-        wait_until: None,
-        expires_at: None,
-        before: None,
-        verdict: None,
-        quarantined: false,
-        untold: Vec::new(),
-        claimed: None,
-    }
+    Run { flow_version: flow.version.clone(), ..unbegun_run(event) }
 }
 
 /// Returns the connectors of a flow with the lab's settings.

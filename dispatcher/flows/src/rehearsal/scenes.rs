@@ -264,7 +264,7 @@ fn event(source: Source, subject: SubjectId, kind: &str, id: &str, at: Timestamp
 }
 
 /// Returns a run of the event that has executed no step.
-pub(super) fn run(event: &Event) -> Run {
+pub(crate) fn run(event: &Event) -> Run {
     Run {
         event: event.clone(),
         partition: Partition(0),
