@@ -24,7 +24,7 @@ const RESEND: [Sample; 3] = [
     ("email.bounced", include_str!("samples/resend.email.bounced.json")),
 ];
 
-/// What the state of a subscription is when an event of this type is sent.
+/// States of subscriptions, by the type of the event that tells of them.
 const STATES: [(&str, &str); 3] = [
     ("customer.subscription.deleted", "canceled"),
     ("customer.subscription.paused", "paused"),

@@ -90,7 +90,7 @@ impl ScheduleProgress {
     }
 }
 
-/// What is to be done for a schedule now.
+/// The next action for a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FiringDecision {
     /// The schedule is new or was changed: its progress begins now.

@@ -23,7 +23,7 @@ const UNUSED: Duration = Duration::from_secs(60);
 /// Age at which a connection is replaced, so that a server that was moved or resized is found.
 const OLDEST: Duration = Duration::from_secs(30 * 60);
 
-/// Where the connections lead.
+/// The database that the connections lead to.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Postgres { address: Box<PostgresAddress>, settings: Arc<[String]> },

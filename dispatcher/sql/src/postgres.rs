@@ -43,7 +43,7 @@ const MAX_PREPARED: usize = 256;
 /// SQLSTATEs after which prepared statements are prepared again: the tables have changed, or the server has lost them.
 const PREPARE_AGAIN: [&str; 2] = ["0A000", "26000"];
 
-/// Where and how to connect.
+/// The address of a server, with the settings of its connections.
 #[derive(Debug, Clone)]
 pub(crate) struct PostgresAddress {
     pub(crate) config: Config,

@@ -34,7 +34,7 @@ pub(super) const KIND: LabelSpec = words("kind", || KINDS.to_vec());
 pub(super) const PRIORITY: LabelSpec = words("priority", || PRIORITIES.to_vec());
 
 pub(super) const FIRING: LabelSpec = words("state", || FIRINGS.to_vec());
-/// What becomes of a time of a schedule.
+/// The two ends of a time of a schedule.
 pub(super) const FIRINGS: [&str; 2] = [MADE, SKIPPED_FIRING];
 
 const fn configured(name: &'static str, which: &'static str) -> LabelSpec {

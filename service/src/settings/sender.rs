@@ -12,11 +12,11 @@ const SECRET: &str = "SECRET";
 pub struct SenderSetting {
     /// The sender.
     pub sender: SenderName,
-    /// What the setting says of it.
+    /// The detail of the sender that the setting gives.
     pub what: SenderDetail,
 }
 
-/// What a setting says of a sender.
+/// A detail of a sender that a setting gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SenderDetail {
     /// The signing secrets of this instance.
@@ -32,7 +32,7 @@ pub enum SenderDetail {
 /// The variable begins as the settings of senders do, and is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSenderSetting {
-    /// What the setting is about is not known.
+    /// No setting of a sender ends so.
     #[error("a sender's settings are USHER_SOURCE_<NAME>_SECRET, ..._KEY, ..._SUBJECT and ..._TYPE")]
     Unknown,
     /// The name of the sender is invalid.

@@ -1,4 +1,4 @@
-//! What a run costs in Postgres: statements, WAL and the size of the open table. Counted by the server, so that the figures do
+//! The cost of a run in Postgres: statements, WAL and the size of the open table. Counted by the server, so that the figures do
 //! not depend on how fast the machine is.
 
 use sqlx::postgres::{PgPool, PgPoolOptions};

@@ -82,7 +82,7 @@ fn a_progress_that_a_clock_ahead_has_written_is_not_believed() {
     assert_eq!(hourly(&ahead, ONCE, 5 * HOUR), FiringDecision::Restart);
 }
 
-/// What a process goes through: the seconds that pass, and whether it is killed before a firing ends.
+/// The fate of a process: the seconds that pass, and true if it is killed before a firing ends.
 fn lives() -> impl Strategy<Value = Vec<(i64, bool)>> {
     prop::collection::vec((prop_oneof![1_i64..120, 1_i64..20_000], any::<bool>()), 1..60)
 }

@@ -83,7 +83,7 @@ pub(super) enum Defect {
     NoFrontiers,
     /// The store forgets the news that it is told before the records are admitted.
     NewsForgotten,
-    /// What is read ahead does not show which records cancel runs.
+    /// Records that are read ahead do not show which of them cancel runs.
     EndingsUnseen,
     /// The store claims runs with their admission that another run of their key precedes.
     FollowersClaimed,

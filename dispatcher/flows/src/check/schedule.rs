@@ -7,7 +7,7 @@ use super::super::problem::suggestion;
 use super::super::schedule::{Schedule, read_cron, read_zone, zones};
 use super::Checker;
 
-/// What an entry of `on` begins with that is a schedule.
+/// Beginning of an entry of `on` that is a schedule.
 const PREFIX: &str = "schedule/";
 /// Keys that only a scheduled flow has.
 pub(super) const SCHEDULE_KEYS: [&str; 4] = ["time_zone", "subjects", "pace", "if_missed"];

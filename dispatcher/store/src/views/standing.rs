@@ -1,4 +1,4 @@
-//! Where the open runs of all flows stand, counted completely. It reads the whole table of open runs, so it is for commands that
+//! The steps at which the open runs of all flows stand, counted completely. It reads the whole table of open runs, so it is for commands that
 //! somebody gives, and not for pages.
 
 use usher_sql::query_as;

@@ -21,7 +21,7 @@ pub(super) struct TestStore {
     _folder: TempDir,
 }
 
-/// Where a store is.
+/// The place of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     File,
