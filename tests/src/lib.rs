@@ -27,6 +27,8 @@ pub mod sabotage;
 pub mod test_env;
 
 #[cfg(test)]
+mod comments;
+#[cfg(test)]
 mod dependencies;
 #[cfg(test)]
 mod migrations;
